@@ -1,0 +1,117 @@
+"""What the documents stage hands on: frozen values with a JSON spelling. Nothing here opens a file."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+MediaType = Literal["application/pdf", "image/jpeg", "image/png"]
+EXTENSIONS: dict[str, str] = {"application/pdf": ".pdf", "image/jpeg": ".jpg", "image/png": ".png"}
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Document(Record):
+    """One PDF or image file from one vendor; its bytes lie in the store under (document, EXTENSIONS[media])."""
+
+    document: str
+    """SHA-256 of the bytes"""
+    file: str
+    """path below landing/, for people: invoice/acme/0815.pdf"""
+    media: MediaType
+    bytes: int
+
+
+class Refusal(Record):
+    """A file that could not be taken, and why."""
+
+    file: str
+    reason: str
+    """stable code: encrypted, empty_file, not_a_document, no_pages, too_many_pages, timeout, out_of_memory, damaged, duplicate, ..."""
+    detail: str
+    """one sentence for people"""
+
+
+class VendorDocuments(Record):
+    """Value of raw_documents[type/vendor]: sorted by document digest, one entry per digest."""
+
+    type: str
+    vendor: str
+    documents: tuple[Document, ...]
+    refused: tuple[Refusal, ...] = ()
+
+
+class Label(Record):
+    """The target JSON given for a document."""
+
+    document: str
+    label: dict[str, Any]
+    origin: Literal["file", "e-invoice"]
+    """a .json of the same stem, or the XML embedded in the PDF"""
+    file: str
+    """path below landing/ of the label file, or of the PDF that carries the XML"""
+
+
+class VendorLabels(Record):
+    """Value of document_labels[type/vendor]: sorted by document digest. Documents without a label are not in it."""
+
+    type: str
+    vendor: str
+    labels: tuple[Label, ...]
+
+
+class Word(Record):
+    """One word of the text layer."""
+
+    text: str
+    box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in px of the page image, origin top left"""
+    line: int
+    """number of the text line it stands in, in reading order"""
+
+
+class PageText(Record):
+    """The words of one page in reading order. Stored by digest; an empty page has no words."""
+
+    words: tuple[Word, ...]
+
+
+class PageImage(Record):
+    """One rendered page; the PNG lies in the store under (image, ".png")."""
+
+    document: str
+    page: int
+    """1 is the first"""
+    image: str
+    """SHA-256 of the PNG's bytes"""
+    width: int
+    """px, a multiple of 32"""
+    height: int
+    content_width: int
+    """px of the page itself; the rest is white padding on the right and at the bottom"""
+    content_height: int
+    dpi: float
+    """effective dpi"""
+    limited: bool
+    """True where max_visual_tokens forced a lower dpi than the one asked for"""
+    rotation: int
+    """degrees of the page's /Rotate (or the scan's EXIF orientation) that rendering has undone: 0, 90, 180, 270"""
+    engine: str
+    """name and version, e.g. "pymupdf 2.0.0 (mupdf 1.28.5)"; "pillow 13.0.0" for scans"""
+    flags: tuple[str, ...] = ()
+    """what to know of it: repaired, warnings, blank, flat, ..."""
+    text: str | None = None
+    """digest of the PageText (store.read_json); None: no text layer (a scan)"""
+
+
+class VendorPages(Record):
+    """Value of page_images[type/vendor]: sorted by (document, page)."""
+
+    type: str
+    vendor: str
+    pages: tuple[PageImage, ...]
+    refused: tuple[Refusal, ...] = ()
+    """documents that could not be rendered; `file` holds the document digest"""

@@ -1,0 +1,321 @@
+"""Typed settings of a home: settings.yaml, one section per settings asset.
+
+Every section is a frozen pydantic model and a node of the graph; its digest is over the parsed values, so a comment, the
+order of keys or a default written out changes nothing. Unknown keys, wrong types and impossible values are one-line
+InputErrors that name file, line and key. Training values outside the ranges we stand for work, with a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from extraction_assets.errors import InputError
+from extraction_assets.page_budget import PageBudget
+from extraction_assets.store import digest_of
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Yaml12Floats(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where 1e-4 is text; everybody means the number."""
+
+
+_Yaml12Floats.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the section's values (defaults included)."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class RenderSettings(Section):
+    """How pages become images."""
+
+    dpi: Annotated[float, Field(ge=18, le=600)] = 120
+    """pixels per inch asked for; the page budget may force less on large pages"""
+    max_visual_tokens: Annotated[int, Field(ge=4, le=16384)] = 1400
+    """most visual tokens (32 x 32 px each) a page may take; A4 at 120 dpi takes 1,364"""
+    max_pages: Annotated[int, Field(ge=1, le=5000)] = 200
+    """a document with more pages is refused"""
+    page_seconds: Annotated[float, Field(gt=0, le=600)] = 20
+    """wall-clock limit for one page; the worker is killed beyond it"""
+    memory_mb: Annotated[int, Field(ge=256, le=65536)] = 2048
+    """memory limit of one rendering worker"""
+    passwords: tuple[str, ...] = ()
+    """tried in turn on encrypted PDFs"""
+
+    @property
+    def budget(self) -> PageBudget:
+        return PageBudget(dpi=self.dpi, max_visual_tokens=self.max_visual_tokens)
+
+
+class TargetSettings(Section):
+    """How labels become page targets."""
+
+    unplaced_values: Literal["null", "drop"] = "null"
+    """a label value that stands nowhere in the text layer: set to null in the target, or drop the document's examples"""
+    unknown_label_keys: Literal["ignore", "error"] = "ignore"
+    """a label key that the schema does not have: left out and reported, or an error"""
+
+
+class NegativeSettings(Section):
+    """Hard negatives: how many of each kind per document page, as a share of the pages (0.5: every other page)."""
+
+    seed: int = 0
+    rotated: Share = 0.25
+    """small angles and quarter turns"""
+    stamped: Share = 0.25
+    """a stamp over the page"""
+    noisy: Share = 0.25
+    """scan noise: blur, speckle, uneven light, JPEG"""
+    missing_field: Share = 0.25
+    """one field's words erased, its target null"""
+    blank: Share = 0.02
+    """an empty page: all null"""
+    foreign: Share = 0.03
+    """a page that is no document of this kind: all null"""
+    max_angle: Annotated[float, Field(ge=0, le=15)] = 2.5
+    """largest small angle, degrees"""
+    quarter_turns: Share = 0.2
+    """share of the rotated pages that are turned by 90, 180 or 270 degrees"""
+
+
+class SplitSettings(Section):
+    """Who learns, who validates, who is tested. Assignments are stable for life under the same values."""
+
+    seed: int = 0
+    train: Share = 0.8
+    val: Share = 0.1
+    test: Share = 0.1
+    held_out_vendors: tuple[str, ...] = ()
+    """vendors ("type/vendor") whose documents all go to test: unseen templates"""
+    near_duplicate: Share = 0.9
+    """share of common word triples from which two documents are twins and share a split"""
+    over_length: Literal["skip", "error"] = "skip"
+    """a target longer than decoding.max_output_tokens is left out, counted and reported, or an error"""
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitSettings:
+        if abs(self.train + self.val + self.test - 1) > 1e-9:
+            raise ValueError(f"train + val + test must be 1, not {self.train + self.val + self.test:g}")
+        if self.train == 0:
+            raise ValueError("train must be more than 0")
+        return self
+
+
+class TrainingSettings(Section):
+    """The training run. Ranges we stand for: RECOMMENDED below."""
+
+    method: Literal["lora", "qlora"] = "lora"
+    targets: Literal["attention", "attention+mlp"] = "attention+mlp"
+    """linears of the language model that get an adapter; never the vision tower"""
+    r: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0, le=1024)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    effective_batch: Annotated[int, Field(ge=1, le=65536)] = 32
+    """examples per optimizer step, reached by accumulation"""
+    micro_batch: Annotated[int, Field(ge=1, le=1024)] = 4
+    """examples per forward pass"""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """stop after this many optimizer steps (None: epochs decide)"""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 10
+    """optimizer steps between checkpoints; a killed run resumes at the last one"""
+    seed: int = 0
+
+
+class DecodingSettings(Section):
+    """How answers are generated: greedy. Below these, predictions; a change here leaves the adapter alone."""
+
+    max_output_tokens: Annotated[int, Field(ge=1, le=32768)] = 768
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+
+
+class EvaluationSettings(Section):
+    """Scores, intervals and the gate."""
+
+    headline: Literal["field_accuracy", "document_exact", "row_exact_f1"] = "field_accuracy"
+    """the challenger must be better on this"""
+    bootstrap: Annotated[int, Field(ge=0, le=100000)] = 1000
+    """resamples (over documents) for 95 % intervals"""
+    margin: Share = 0.0
+    """how much better the challenger must be"""
+    seed: int = 0
+
+
+class AutomationSettings(Section):
+    """The nightly run. Not part of any digest."""
+
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+    sensor_seconds: Annotated[int, Field(ge=5)] = 30
+    """how often landing/ is looked at"""
+    freshness_hours: Annotated[float, Field(gt=0)] = 48
+    """the champion counts as stale in the UI after this long without a nightly decision"""
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"unknown time zone {value!r}, expected a name such as Europe/Berlin")
+        return ZoneInfo(value).key
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        from croniter import croniter  # dagster's own dependency
+
+        if not croniter.is_valid(value) or len(value.split()) != 5:
+            raise ValueError(f"not a cron line of five fields: {value!r}")
+        return value
+
+
+class Settings(BaseModel):
+    """All of settings.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    base_model: str = "base_models/tiny-qwen3-vl"
+    """a folder (relative to the home) or a hub name such as Qwen/Qwen3-VL-8B-Instruct"""
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """processes for rendering and images; 0: one per core. Not part of any digest"""
+    render: RenderSettings = RenderSettings()
+    targets: TargetSettings = TargetSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    splits: SplitSettings = SplitSettings()
+    training: TrainingSettings = TrainingSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    automation: AutomationSettings = AutomationSettings()
+
+
+RECOMMENDED: dict[str, tuple[float, float]] = {
+    "training.r": (8, 16),
+    "training.alpha": (16, 32),
+    "training.dropout": (0, 0.05),
+    "training.learning_rate": (1e-4, 2e-4),
+    "training.epochs": (1, 3),
+    "training.effective_batch": (32, 128),
+    "training.warmup_ratio": (0.03, 0.03),
+    "decoding.max_output_tokens": (256, 768),
+}
+"""Ranges of the recipe we stand for (inclusive). Values outside work, with a warning that names the range."""
+
+QLORA_LEARNING_RATE = (1e-4, 1.5e-4)
+
+
+def recommendation_warnings(settings: Settings) -> list[str]:
+    """One line for every value outside its recommended range."""
+    ranges = dict(RECOMMENDED)
+    if settings.training.method == "qlora":
+        ranges["training.learning_rate"] = QLORA_LEARNING_RATE
+    lines = []
+    for key, (low, high) in ranges.items():
+        section, name = key.split(".")
+        value = getattr(getattr(settings, section), name)
+        if not low <= value <= high:
+            span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            lines.append(f"{key}: {value:g} is outside the recommended range {span}")
+    return lines
+
+
+def load_settings(path: Path) -> Settings:
+    """Parse and validate settings.yaml. Raises InputError naming file, line and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(str(path), "no such file", do="Make a home with `extraction init DIR`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"cannot be read as UTF-8 text: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=_Yaml12Floats)
+        values = yaml.load(text, Loader=_Yaml12Floats)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise InputError(place, f"not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if values is None:
+        return Settings()
+    if not isinstance(values, dict):
+        raise InputError(str(path), f"holds a {type(values).__name__}", "sections such as render: and training:")
+    _refuse_repeated_keys(path, node)
+    values = {key: ({} if value is None and key in Settings.model_fields else value) for key, value in values.items()}
+    try:
+        return Settings.model_validate(_lists_to_tuples(values))
+    except ValidationError as error:
+        raise _as_input_error(path, node, error) from None
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    """YAML has lists; frozen sections hold tuples, and strict mode does not convert."""
+    if isinstance(value, dict):
+        return {key: _lists_to_tuples(item) for key, item in value.items()}
+    return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        if key.value in seen:
+            raise InputError(f"{path}:{key.start_mark.line + 1} {key.value}", "stands here for the second time", do="Keep one")
+        seen.add(key.value)
+        _refuse_repeated_keys(path, value)
+
+
+def _as_input_error(path: Path, node: yaml.Node | None, error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    line = _line_of(node, keys)
+    where = f"{path}:{line} {'.'.join(keys)}" if line else f"{path} {'.'.join(keys)}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        do = f"Did you mean {close[0]}?" if close else f"Known keys here: {', '.join(known)}"
+        return InputError(where, "unknown key" + more, do=do)
+    message = first["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(first["input"], dict) else f"found {first['input']!r}: "
+    return InputError(where, found + message + more)
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for parent in parents:
+        model = type(getattr(model(), parent))
+    return list(model.model_fields)
+
+
+def _line_of(node: yaml.Node | None, keys: list[str]) -> int | None:
+    """1-based line of the deepest key of this path that stands in the file."""
+    line = None
+    for wanted in keys:
+        if isinstance(node, yaml.MappingNode):
+            match = next(((key, value) for key, value in node.value if key.value == wanted), None)
+            if match is None:
+                return line
+            line, node = match[0].start_mark.line + 1, match[1]
+        elif isinstance(node, yaml.SequenceNode) and wanted.isdigit() and int(wanted) < len(node.value):
+            node = node.value[int(wanted)]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
