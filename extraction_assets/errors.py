@@ -24,5 +24,7 @@ class InputError(Exception):
             line += f". {self.do}"
         return " ".join(line.split())  # one line, whatever the parts hold
 
-    def __reduce__(self):  # crosses process boundaries (rendering workers) whole
+    def __reduce__(
+        self,
+    ) -> tuple[type[InputError], tuple[str, str, str | None, str | None]]:  # crosses process boundaries (rendering workers) whole
         return type(self), (self.where, self.found, self.expected, self.do)

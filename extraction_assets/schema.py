@@ -25,7 +25,6 @@ from extraction_assets.store import digest_of
 ScoringType = Literal["id", "text", "date", "amount", "number", "code"]
 SCHEMA_SUFFIX = ".schema.json"
 CHAT_RECORD_SCHEMA = "qwen_vl_pdf_extract"
-DEFAULT_INSTRUCTION = "Read the page. Answer with JSON only."
 
 _UNTRAINABLE = {
     "uniqueItems": "cannot be kept while a model writes token by token",
@@ -113,7 +112,8 @@ class TargetSchema:
 
     @property
     def instruction(self) -> str:
-        return str(self.document.get("x-instruction", DEFAULT_INSTRUCTION))
+        """`x-instruction`, else the keys by name: `Extract as JSON: number, date, line_items[description, amount]`."""
+        return str(self.document.get("x-instruction") or f"Extract as JSON: {_key_list(self.document)}")
 
     @cached_property
     def fields(self) -> tuple[Leaf, ...]:
@@ -127,8 +127,7 @@ class TargetSchema:
     def violations(self, value: Any) -> list[Violation]:
         """Every place where `value` does not follow the schema; empty if it does."""
         return [
-            Violation("".join(f"/{part}" for part in error.instance_path), error.message)
-            for error in self._validator.iter_errors(value)
+            Violation("".join(f"/{part}" for part in error.instance_path), error.message) for error in self._validator.iter_errors(value)
         ]
 
     def is_valid(self, value: Any) -> bool:
@@ -152,6 +151,19 @@ def key_order(schema: dict[str, Any]) -> list[str]:
     properties = schema.get("properties", {})
     required = [key for key in schema.get("required", []) if key in properties]
     return required + sorted(key for key in properties if key not in set(required))
+
+
+def _key_list(schema: dict[str, Any]) -> str:
+    parts = []
+    for key in key_order(schema):
+        child = schema["properties"][key]
+        if "properties" in child:
+            parts.append(f"{key}{{{_key_list(child)}}}")
+        elif "properties" in child.get("items", {}):
+            parts.append(f"{key}[{_key_list(child['items'])}]")
+        else:
+            parts.append(key)
+    return ", ".join(parts)
 
 
 def _types(schema: dict[str, Any]) -> tuple[str, ...]:
@@ -201,12 +213,14 @@ def _lint(schema: Any, source: str, pointer: str) -> None:
             raise InputError(f"{source} {pointer}/{key}", f"this schema cannot be trained on: {why}", do="Remove it")
     for key in (*_COMPOSITIONS, "$ref"):
         if key in schema:
-            raise InputError(f"{source} {pointer}/{key}", "targets need one fixed shape", do='Use "type": [..., "null"] or write the shape out')
+            raise InputError(
+                f"{source} {pointer}/{key}", "targets need one fixed shape", do='Use "type": [..., "null"] or write the shape out'
+            )
     if "x-type" in schema and schema["x-type"] not in get_args(ScoringType):
         raise InputError(f"{source} {pointer}/x-type", f"found {schema['x-type']!r}", f"one of {', '.join(get_args(ScoringType))}")
     types = _types(schema)
     if not types and "enum" not in schema and "const" not in schema:
-        raise InputError(f"{source} {pointer}/type", "no type is given, so any JSON could stand here", "a type such as [\"string\", \"null\"]")
+        raise InputError(f"{source} {pointer}/type", "no type is given, so any JSON could stand here", 'a type such as ["string", "null"]')
     if "object" in types:
         if not schema.get("properties"):
             raise InputError(f"{source} {pointer}", "an object without named properties has unbounded free keys", "properties")

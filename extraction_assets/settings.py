@@ -27,9 +27,7 @@ class _Yaml12Floats(yaml.SafeLoader):
     """PyYAML follows YAML 1.1, where 1e-4 is text; everybody means the number."""
 
 
-_Yaml12Floats.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 class Section(BaseModel):
@@ -104,8 +102,6 @@ class SplitSettings(Section):
     """vendors ("type/vendor") whose documents all go to test: unseen templates"""
     near_duplicate: Share = 0.9
     """share of common word triples from which two documents are twins and share a split"""
-    over_length: Literal["skip", "error"] = "skip"
-    """a target longer than decoding.max_output_tokens is left out, counted and reported, or an error"""
 
     @model_validator(mode="after")
     def _sum(self) -> SplitSettings:
@@ -134,6 +130,10 @@ class TrainingSettings(Section):
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_target_tokens: Annotated[int, Field(ge=1, le=32768)] = 768
+    """tokens that a target may have; a longer one is never truncated"""
+    over_length: Literal["skip", "error"] = "skip"
+    """what happens to a longer one: left out, counted and reported, or an error"""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """stop after this many optimizer steps (None: epochs decide)"""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
@@ -214,6 +214,7 @@ RECOMMENDED: dict[str, tuple[float, float]] = {
     "training.epochs": (1, 3),
     "training.effective_batch": (32, 128),
     "training.warmup_ratio": (0.03, 0.03),
+    "training.max_target_tokens": (256, 768),
     "decoding.max_output_tokens": (256, 768),
 }
 """Ranges of the recipe we stand for (inclusive). Values outside work, with a warning that names the range."""

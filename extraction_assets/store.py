@@ -10,6 +10,7 @@ would trust. Paths are UPath, so a root may be a local folder or any fsspec addr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -61,7 +62,10 @@ def write_atomically(path: Path | UPath, data: bytes) -> None:
             file.write(data)
             file.flush()
             _fsync(file)
-        temporary.rename(path) if isinstance(path, UPath) and path.protocol else os.replace(temporary, path)
+        if isinstance(path, UPath) and path.protocol:
+            path.fs.mv(temporary.path, path.path)  # UPath.rename refuses an existing target on some file systems
+        else:
+            os.replace(str(temporary), str(path))
     except OSError as error:
         _remove_quietly(temporary)
         raise InputError(str(path), f"cannot be written: {error.strerror or error}", do="Free space or rights, then run again") from error
@@ -134,7 +138,9 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
             if final.is_dir():  # another process was first, with the same content
                 return final
-            raise InputError(str(final), f"cannot be written: {error.strerror or error}", do="Free space or rights, then run again") from error
+            raise InputError(
+                str(final), f"cannot be written: {error.strerror or error}", do="Free space or rights, then run again"
+            ) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -162,15 +168,10 @@ class Store:
 
 def _fsync(file: Any) -> None:
     try:
-        os.fsync(file.fileno())
-    except (AttributeError, OSError, ValueError):  # remote and in-memory files have no descriptor
-        if not hasattr(file, "fileno"):
-            return
-        try:
-            file.fileno()
-        except Exception:
-            return
-        raise
+        descriptor = file.fileno()
+    except (AttributeError, OSError):  # remote and in-memory files have no descriptor (UnsupportedOperation is an OSError)
+        return
+    os.fsync(descriptor)
 
 
 def _fsync_tree(folder: Path) -> None:
@@ -181,7 +182,5 @@ def _fsync_tree(folder: Path) -> None:
 
 
 def _remove_quietly(path: Path | UPath) -> None:
-    try:
+    with contextlib.suppress(OSError):
         path.unlink()
-    except OSError:
-        pass

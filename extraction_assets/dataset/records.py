@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from extraction_assets.documents.records import Record
 
@@ -21,8 +21,8 @@ class PageTarget(Record):
     width: int
     height: int
     dpi: float
-    target: dict[str, Any]
-    """complete, in target order (TargetSchema.complete)"""
+    target: str
+    """spelled (TargetSchema.spell): compact JSON, keys in target order; the store sorts keys, a string keeps them"""
     value_boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = {}
     """JSON pointer of a value -> boxes (px) of the words that show it; only where the text layer has it"""
     text: str | None = None
@@ -44,6 +44,7 @@ class VendorTargets(Record):
     type: str
     vendor: str
     schema_digest: str
+    instruction: str
     targets: tuple[PageTarget, ...]
     unplaced: tuple[UnplacedValue, ...] = ()
     dropped_documents: tuple[str, ...] = ()
@@ -63,7 +64,8 @@ class HardNegative(Record):
     width: int
     height: int
     dpi: float
-    target: dict[str, Any]
+    target: str
+    """spelled"""
     twin: str
     """digest of the clean page image it was made of"""
     what: str
@@ -75,6 +77,8 @@ class VendorNegatives(Record):
 
     type: str
     vendor: str
+    schema_digest: str
+    instruction: str
     negatives: tuple[HardNegative, ...]
 
 
