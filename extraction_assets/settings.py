@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -37,6 +37,11 @@ class Section(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the section's values (defaults included)."""
         return digest_of(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """The section from its stored JSON value (lists where the section holds tuples)."""
+        return cls.model_validate(_lists_to_tuples(values))
 
 
 class RenderSettings(Section):

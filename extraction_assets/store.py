@@ -62,7 +62,7 @@ def write_atomically(path: Path | UPath, data: bytes) -> None:
             file.write(data)
             file.flush()
             _fsync(file)
-        if isinstance(path, UPath) and path.protocol:
+        if isinstance(path, UPath) and isinstance(temporary, UPath) and path.protocol:
             path.fs.mv(temporary.path, path.path)  # UPath.rename refuses an existing target on some file systems
         else:
             os.replace(str(temporary), str(path))

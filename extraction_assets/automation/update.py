@@ -1,0 +1,166 @@
+"""`extraction update`: materialize what is stale, upstream first, nothing else.
+
+The graph is walked in topological order and asked again after every asset, so that a re-run with unchanged content stops there
+(early cutoff). Every (asset, partition) is a Dagster run of its own in the home's instance: the UI shows what the terminal did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
+from filelock import FileLock, Timeout
+
+from extraction_assets.automation.staleness import Planner, Status
+from extraction_assets.errors import InputError
+from extraction_assets.home import Home
+from extraction_assets.observation import Observation
+from extraction_assets.record import VENDORS, Partition, Record
+
+LAUNCHER_TAG = "extraction/launcher_pid"
+LOCK_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One row of `extraction update --json`."""
+
+    asset: str
+    partition: Partition
+    run: str
+    ok: bool
+    error: str | None = None
+
+
+@contextmanager
+def home_lock(home: Home, say: Callable[[str], None]) -> Iterator[None]:
+    """One writer at a time on a home; a second one says whom it waits for. The lock goes with its process."""
+    path = home.root / ".lock"
+    lock, owner = FileLock(path), path.with_suffix(".owner")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = owner.read_text().strip() if owner.exists() else "another process"
+            say(f"{home.root} is in use by {holder}; waiting for it to end")
+            lock.acquire(timeout=LOCK_SECONDS)
+        owner.write_text(f"process {os.getpid()}")
+    except OSError as error:
+        raise InputError(str(path), f"cannot be locked: {error.strerror or error}", do="Check space and rights of the home") from error
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def update(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    home: Home,
+    to: Iterable[str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Ran]:
+    """Bring `to` (default: everything) up to date. Call under home_lock(). What failed is in the rows, what hangs on it is not run."""
+    end_abandoned_runs(instance)
+    observation = Observation.of(home)
+    sync_vendors(instance, observation)
+    planner = Planner.of(definitions, instance, observation)
+    wanted = [asset for asset in planner.shape.parents if asset in set().union(*(planner.shape.upstream_of(name) for name in to or planner.shape.parents))]
+    job = definitions.resolve_implicit_global_asset_job_def()
+    record = Record(instance, home)
+    ran: list[Ran] = []
+    unusable: set[tuple[str, Partition]] = set()
+    for asset in wanted:
+        for status in planner.work(asset):
+            parents = planner.shape.inputs(asset, status.partition, planner.vendors)
+            if unusable.intersection(parents):
+                unusable.add((asset, status.partition))
+                continue
+            row = _run(job, instance, status, say)
+            ran.append(row)
+            planner.refresh(asset)
+            if not row.ok:
+                unusable.add((asset, status.partition))
+        if asset in planner.shape.blocking_checks and asset in record.failed_checks(planner.shape):
+            say(f"{asset}: a blocking check failed; nothing below it runs")
+            unusable.update((asset, partition) for partition in planner.partitions(asset))
+        # a fresh partition below a failed one stays usable only if nothing above it failed
+        unusable.update(
+            (asset, partition)
+            for partition in planner.partitions(asset)
+            if unusable.intersection(planner.shape.inputs(asset, partition, planner.vendors))
+        )
+    return ran
+
+
+def sync_vendors(instance: dg.DagsterInstance, observation: Observation) -> None:
+    """Make the vendor partitions those that landing/ holds now."""
+    known, now = set(instance.get_dynamic_partitions(VENDORS)), set(observation.vendors)
+    if now - known:
+        instance.add_dynamic_partitions(VENDORS, sorted(now - known))
+    for gone in sorted(known - now):
+        instance.delete_dynamic_partition(VENDORS, gone)
+
+
+def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Runs of an `update` that was killed count as failed; else they would look in progress for ever and hold their pool slot."""
+    for run in instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
+        launcher = run.tags.get(LAUNCHER_TAG)
+        if launcher is not None and not _alive(launcher):
+            instance.report_run_failed(run, "The process that ran this was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def launcher_identity() -> str:
+    """pid and start time of this process: a pid alone comes round again."""
+    return f"{os.getpid()}.{_start_time(os.getpid())}"
+
+
+def _alive(identity: str) -> bool:
+    pid, _, started = identity.partition(".")
+    return _start_time(int(pid)) == started
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]  # field 22 of proc(5): starttime
+    except (OSError, IndexError):
+        return "gone"
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, status: Status, say: Callable[[str], None]) -> Ran:
+    say(f"{status.name}: {'; '.join(status.reasons)}")
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey.from_user_string(status.asset)],
+        partition_key=status.partition,
+        tags={LAUNCHER_TAG: launcher_identity()},
+        raise_on_error=False,
+    )
+    error = None if result.success else failure_line(result)
+    if error:
+        say(f"{status.name} failed: {error}")
+    return Ran(status.asset, status.partition, result.run_id, result.success, error)
+
+
+def failure_line(result: dg.ExecuteInProcessResult) -> str:
+    """The user's error in one line: an InputError as it stands, anything else with its class."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            cause = error.cause if error and error.cause else error
+            if cause is not None:
+                text = " ".join(cause.message.split())
+                return text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+    return "the run failed before its first step; see the Dagster UI"
+
+
+def as_json(rows: list[Ran]) -> str:
+    return json.dumps([{"asset": row.asset, "partition": row.partition, "run": row.run, "ok": row.ok, **({"error": row.error} if row.error else {})} for row in rows])
