@@ -55,7 +55,9 @@ def _full_disk(error: BaseException | None) -> str | None:
     while error is not None:
         text = str(error)
         if isinstance(error, OSError) and error.errno in (28, 30, 13, 122):
-            return f"{error.filename or 'the home'}: {error.strerror}. Free space or rights, then run the same command again; nothing is lost"
+            return (
+                f"{error.filename or 'the home'}: {error.strerror}. Free space or rights, then run the same command again; nothing is lost"
+            )
         if "disk is full" in text or "disk I/O error" in text or "readonly database" in text:
             return "the home's disk: cannot be written (full or read-only). Free space or rights, then run the same command again; nothing is lost"
         error = error.__cause__ or error.__context__
@@ -71,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="extraction", description="Teach Qwen3-VL to read your vendors' PDFs, and keep it taught.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--home", type=Path, default=Path(os.environ.get(HOME_VARIABLE, PROJECT / "data")), help="folder with settings.yaml, landing/, store/ (default: data/)"
+        "--home",
+        type=Path,
+        default=Path(os.environ.get(HOME_VARIABLE, PROJECT / "data")),
+        help="folder with settings.yaml, landing/, store/ (default: data/)",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -162,7 +167,11 @@ def _ingest(options: Any) -> int | None:
     say(f"{report.added} added, {report.unchanged} unchanged, {len(report.refused)} refused")
     if options.json:
         _print_json(
-            {"added": report.added, "unchanged": report.unchanged, "refused": [refusal.model_dump(mode="json") for refusal in report.refused]}
+            {
+                "added": report.added,
+                "unchanged": report.unchanged,
+                "refused": [refusal.model_dump(mode="json") for refusal in report.refused],
+            }
         )
     if report.refused and not report.added and not report.unchanged:
         return _bad_input(f"{options.source}: none of {len(report.refused)} files could be taken; first: {report.refused[0].detail}")
@@ -174,9 +183,7 @@ def _status(options: Any) -> int | None:
 
     statuses, problems = status_command(Home.open(options.home))
     if options.json:
-        _print_json(
-            [{"asset": s.asset, "partition": s.partition, "state": s.state, "reasons": list(s.reasons)} for s in statuses]
-        )
+        _print_json([{"asset": s.asset, "partition": s.partition, "state": s.state, "reasons": list(s.reasons)} for s in statuses])
     else:
         for status in statuses:
             if status.state != "fresh":
@@ -257,7 +264,11 @@ def _evaluate(options: Any) -> None:
     from extraction_assets.settings import EvaluationSettings
 
     report = evaluate_files(
-        options.predictions, options.gold, TargetSchema.load(options.schema), per_document=options.per_document, settings=EvaluationSettings()
+        options.predictions,
+        options.gold,
+        TargetSchema.load(options.schema),
+        per_document=options.per_document,
+        settings=EvaluationSettings(),
     )
     if options.json:
         _print_json(report)
@@ -273,7 +284,9 @@ def _predict(options: Any) -> int | None:
         _print_json(rows)
     else:
         for row in rows:
-            print(f"{row['file']} page {row['page']}: {row['answer'] if isinstance(row['answer'], str) else json.dumps(row['answer'], ensure_ascii=False)}")
+            print(
+                f"{row['file']} page {row['page']}: {row['answer'] if isinstance(row['answer'], str) else json.dumps(row['answer'], ensure_ascii=False)}"
+            )
     return _problems(refused)
 
 

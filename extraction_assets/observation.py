@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from extraction_assets.documents.landing import DigestCache, LandedFile, LandingScan, documents_digest, labels_digest, scan_landing, scan_vendor
+from extraction_assets.documents.landing import (
+    DigestCache,
+    LandedFile,
+    LandingScan,
+    documents_digest,
+    labels_digest,
+    scan_landing,
+    scan_vendor,
+)
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.schema import TargetSchema

@@ -49,8 +49,8 @@ class RenderSettings(Section):
 
     dpi: Annotated[float, Field(ge=18, le=600)] = 120
     """pixels per inch asked for; the page budget may force less on large pages"""
-    max_visual_tokens: Annotated[int, Field(ge=4, le=16384)] = 1400
-    """most visual tokens (32 x 32 px each) a page may take; A4 at 120 dpi takes 1,364"""
+    max_visual_tokens: Annotated[int, Field(ge=4, le=16384)] = 1408
+    """most visual tokens (32 x 32 px each) a page may take; A4 at 120 dpi takes 1,408"""
     max_pages: Annotated[int, Field(ge=1, le=5000)] = 200
     """a document with more pages is refused"""
     page_seconds: Annotated[float, Field(gt=0, le=600)] = 20
@@ -185,7 +185,7 @@ class AutomationSettings(Section):
     @field_validator("cron")
     @classmethod
     def _cron(cls, value: str) -> str:
-        from croniter import croniter  # dagster's own dependency
+        from croniter import croniter
 
         if not croniter.is_valid(value) or len(value.split()) != 5:
             raise ValueError(f"not a cron line of five fields: {value!r}")

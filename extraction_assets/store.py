@@ -55,9 +55,9 @@ def digest_folder(path: Path, ignore: Iterable[str] = ()) -> str:
 
 def write_atomically(path: Path | UPath, data: bytes) -> None:
     """Write to a temporary neighbour, fsync, rename. OSError (full disk, read-only folder) becomes an InputError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()

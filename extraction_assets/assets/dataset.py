@@ -80,7 +80,9 @@ def _split_asset(split: Split) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"jsonl"},
         code_version="1",
-        check_specs=[dg.AssetCheckSpec("is_not_empty", asset=f"{split}_split", blocking=split == "train", description="Training needs examples.")],
+        check_specs=[
+            dg.AssetCheckSpec("is_not_empty", asset=f"{split}_split", blocking=split == "train", description="Training needs examples.")
+        ],
     )
     def split_asset(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         run = Materialization(context, home)
@@ -114,7 +116,9 @@ train_split, val_split, test_split = (_split_asset(split) for split in SPLITS)
     owners=OWNERS,
     kinds={"markdown"},
     code_version="1",
-    check_specs=[dg.AssetCheckSpec("no_leaks", asset="dataset_card", blocking=True, description="No document, twin or page image in two splits.")],
+    check_specs=[
+        dg.AssetCheckSpec("no_leaks", asset="dataset_card", blocking=True, description="No document, twin or page image in two splits.")
+    ],
 )
 def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)
@@ -129,7 +133,10 @@ def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
         {"card": dg.MetadataValue.md(card.markdown()), "leaks": len(leaks)},
         [
             dg.AssetCheckResult(
-                check_name="no_leaks", passed=not leaks, severity=dg.AssetCheckSeverity.ERROR, metadata={"leaks": "\n".join(map(str, leaks[:20])) or "none"}
+                check_name="no_leaks",
+                passed=not leaks,
+                severity=dg.AssetCheckSeverity.ERROR,
+                metadata={"leaks": "\n".join(map(str, leaks[:20])) or "none"},
             )
         ],
     )

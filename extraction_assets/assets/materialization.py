@@ -101,9 +101,13 @@ class Materialization:
         self._record.write_provenance(
             self.asset,
             self.partition,
-            Provenance(run=self.context.run.run_id, output=version, code=self._shape.code[self.asset], inputs=dict(sorted(self.inputs.items()))),
+            Provenance(
+                run=self.context.run.run_id, output=version, code=self._shape.code[self.asset], inputs=dict(sorted(self.inputs.items()))
+            ),
         )
-        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata={**(metadata or {}), "digest": version}, check_results=checks)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(version), metadata={**(metadata or {}), "digest": version}, check_results=checks
+        )
 
     def _pin(self) -> dict[str, str]:
         vendors = self._record.vendors()

@@ -53,7 +53,9 @@ def page_images(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Mat
             "pages_below_asked_dpi": len(limited),
             "pages_with_text_layer": sum(page.text is not None for page in pages.pages),
             "flags": dg.MetadataValue.md(markdown_table(["flag", "pages"], sorted(flags.items()))),
-            "refused": dg.MetadataValue.md(markdown_table(["document", "reason", "detail"], [(r.file, r.reason, r.detail) for r in pages.refused])),
+            "refused": dg.MetadataValue.md(
+                markdown_table(["document", "reason", "detail"], [(r.file, r.reason, r.detail) for r in pages.refused])
+            ),
             "thumbnails": dg.MetadataValue.md(
                 thumbnails(run.store, [(f"page {page.page}, {page.dpi:g} dpi", page.image) for page in pages.pages[:THUMBNAILS]])
             ),
@@ -70,7 +72,11 @@ def page_images(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Mat
     owners=OWNERS,
     kinds={"json"},
     code_version="1",
-    check_specs=[dg.AssetCheckSpec("label_values_stand_on_a_page", asset="page_targets", description="Values found on no page are nulled and listed.")],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "label_values_stand_on_a_page", asset="page_targets", description="Values found on no page are nulled and listed."
+        )
+    ],
 )
 def page_targets(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)

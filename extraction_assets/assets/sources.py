@@ -32,7 +32,9 @@ def raw_documents(context: dg.AssetExecutionContext, home: HomeResource) -> dg.M
         {
             "documents": len(found.documents),
             "bytes": sum(document.bytes for document in found.documents),
-            "refused": dg.MetadataValue.md(markdown_table(["file", "reason", "detail"], [(r.file, r.reason, r.detail) for r in found.refused])),
+            "refused": dg.MetadataValue.md(
+                markdown_table(["file", "reason", "detail"], [(r.file, r.reason, r.detail) for r in found.refused])
+            ),
         },
     )
 

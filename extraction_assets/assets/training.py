@@ -86,4 +86,6 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
 
 def adapter_digest(planned: dict) -> str:
     """Name of the adapter's folder: the digest of what makes it."""
-    return digest_of({"plan": planned["plan"], "splits": {name: planned["splits"][name] for name in ("train", "val")}, "base": planned["base"]})
+    return digest_of(
+        {"plan": planned["plan"], "splits": {name: planned["splits"][name] for name in ("train", "val")}, "base": planned["base"]}
+    )

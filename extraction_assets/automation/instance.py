@@ -35,7 +35,9 @@ def open_instance(home: Home) -> dg.DagsterInstance:
         if not path.exists():
             write_atomically(path, _CONFIGURATION.encode())
     except OSError as error:
-        raise InputError(str(home.dagster), f"cannot be written: {error.strerror or error}", do="Check space and rights of the home") from None
+        raise InputError(
+            str(home.dagster), f"cannot be written: {error.strerror or error}", do="Check space and rights of the home"
+        ) from None
     os.environ["DAGSTER_HOME"] = str(home.dagster)
     # Alembic tells of every table it makes in a new home
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -56,5 +58,3 @@ class _UserMessage(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = getattr(record, "dagster_meta", {}).get("orig_message") or record.getMessage()
         return f"{record.levelname.lower()}: {message}"
-
-

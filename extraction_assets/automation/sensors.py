@@ -128,7 +128,9 @@ def _last_attempt(instance: dg.DagsterInstance, status: Status) -> dg.DagsterRun
 def failure_sensor() -> dg.SensorDefinition:
     """Writes one line for every failed run: what, and why."""
 
-    @dg.run_failure_sensor(name="report_failures", default_status=dg.DefaultSensorStatus.RUNNING, description="Logs one line for each failed run.")
+    @dg.run_failure_sensor(
+        name="report_failures", default_status=dg.DefaultSensorStatus.RUNNING, description="Logs one line for each failed run."
+    )
     def report_failures(context: dg.RunFailureSensorContext) -> None:
         names = ", ".join(sorted(key.to_user_string() for key in context.dagster_run.asset_selection or ()))
         partition = context.dagster_run.tags.get("dagster/partition")

@@ -104,9 +104,7 @@ class Planner:
             return Status(asset, partition, "stale", tuple(f"{one.name} above it is {one.state}" for one in waiting[:MAX_REASONS]), False)
         return Status(asset, partition, "fresh", (), False)
 
-    def _changes(
-        self, asset: str, partition: Partition, parents: list[tuple[str, Partition]], made_of: Provenance
-    ) -> Iterable[str]:
+    def _changes(self, asset: str, partition: Partition, parents: list[tuple[str, Partition]], made_of: Provenance) -> Iterable[str]:
         if made_of.code != self.shape.code[asset]:
             yield f"code version {made_of.code} -> {self.shape.code[asset]}"
         if asset in ROOTS:
@@ -193,5 +191,3 @@ def _differences(old: Any, new: Any, path: str) -> Iterable[str]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-

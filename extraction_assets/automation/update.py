@@ -72,7 +72,11 @@ def update(
     observation = Observation.of(home)
     sync_vendors(instance, observation)
     planner = Planner.of(definitions, instance, observation)
-    wanted = [asset for asset in planner.shape.parents if asset in set().union(*(planner.shape.upstream_of(name) for name in to or planner.shape.parents))]
+    wanted = [
+        asset
+        for asset in planner.shape.parents
+        if asset in set().union(*(planner.shape.upstream_of(name) for name in to or planner.shape.parents))
+    ]
     job = definitions.resolve_implicit_global_asset_job_def()
     record = Record(instance, home)
     ran: list[Ran] = []
@@ -163,4 +167,9 @@ def failure_line(result: dg.ExecuteInProcessResult) -> str:
 
 
 def as_json(rows: list[Ran]) -> str:
-    return json.dumps([{"asset": row.asset, "partition": row.partition, "run": row.run, "ok": row.ok, **({"error": row.error} if row.error else {})} for row in rows])
+    return json.dumps(
+        [
+            {"asset": row.asset, "partition": row.partition, "run": row.run, "ok": row.ok, **({"error": row.error} if row.error else {})}
+            for row in rows
+        ]
+    )
