@@ -29,6 +29,10 @@ def on_change() -> dg.AutomationCondition:
 
 
 def nightly(cron: str, timezone: str) -> dg.AutomationCondition:
-    """The same, held back until the next tick of the schedule; never when nothing changed."""
-    tick = AC.cron_tick_passed(cron, timezone).since_last_handled()
-    return (_changed().since_last_handled() & tick & _possible()).with_label("changed since the last night")
+    """The same, held back until the next tick of the schedule; never when nothing changed.
+
+    The tick counts only together with a change that it finds (else one quiet night would open the gate for the whole next day);
+    once both have met, the request waits for its inputs to be at rest.
+    """
+    tonight = AC.cron_tick_passed(cron, timezone) & _changed().since_last_handled()
+    return (tonight.since_last_handled() & _possible()).with_label("changed since the last night")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from tqdm import tqdm
 
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
+from extraction_assets.progress import Progress, terminal_bar
 from extraction_assets.record import Partition, Provenance, Record, Shape, label
 from extraction_assets.settings import Settings
 
@@ -67,20 +66,9 @@ class Materialization:
         """Stored JSON values of every partition of an input, in the order of the partition keys."""
         return [self.store.read_json(version) for name, version in sorted(self.inputs.items()) if name.startswith(f"{asset}[")]
 
-    def progress(self, unit: str) -> Callable[[int, int], None]:
-        """A callback (done, total) that draws a bar on stderr."""
-        bar: tqdm | None = None
-
-        def report(done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None:
-                bar = tqdm(total=total, desc=label(self.asset, self.partition), unit=unit, file=sys.stderr, mininterval=0.5, leave=False)
-            bar.total = total
-            bar.update(done - bar.n)
-            if done >= total:
-                bar.close()
-
-        return report
+    def progress(self, unit: str) -> Progress:
+        """A bar on stderr for this run."""
+        return terminal_bar(label(self.asset, self.partition), unit)
 
     def finish(
         self,
