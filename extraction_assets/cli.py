@@ -196,13 +196,13 @@ def _status(options: Any) -> int | None:
 def _update(options: Any) -> int | None:
     from extraction_assets.commands import update_command
 
-    ran, problems = update_command(Home.open(options.home), options.to, say)
+    walk, problems = update_command(Home.open(options.home), options.to, say)
     if options.json:
-        _print_json([{"asset": row.asset, "partition": row.partition, "run": row.run, "ok": row.ok} for row in ran])
-    failed = [row for row in ran if not row.ok]
-    say(f"{len(ran)} materialized" + (f", {len(failed)} failed" if failed else ""))
-    if failed:
-        return _bad_input(f"{failed[0].error}" + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""))
+        _print_json([{"asset": row.asset, "partition": row.partition, "run": row.run, "ok": row.ok} for row in walk.ran])
+    failures = walk.failures
+    say(f"{sum(row.ok for row in walk.ran)} materialized" + (f", {len(failures)} failed" if failures else ""))
+    if failures:
+        return _bad_input(failures[0] + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""))
     return _problems(problems)
 
 
@@ -303,9 +303,9 @@ def _render(options: Any) -> None:
 
 
 def _demo(options: Any) -> int | None:
-    from extraction_assets.commands import demo_command
+    from extraction_assets.demonstration import run_demo
 
-    return demo_command(options.home if options.home != PROJECT / "data" else PROJECT / "demo_home", options.seed, options.keep, say)
+    return run_demo(options.home if options.home != PROJECT / "data" else PROJECT / "demo_home", options.seed, options.keep, say)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from extraction_assets.automation.instance import open_instance
 from extraction_assets.automation.lineage import Chain, trace
 from extraction_assets.automation.staleness import Planner, Status
-from extraction_assets.automation.update import Ran, home_lock, update
+from extraction_assets.automation.update import Walk, home_lock, update
 from extraction_assets.definitions import build_definitions
 from extraction_assets.documents.ingest import IngestReport, ingest
 from extraction_assets.documents.landing import DigestCache
@@ -41,7 +41,7 @@ def status_command(home: Home) -> tuple[list[Status], Sequence[InputError]]:
         return planner.status(), observation.problems
 
 
-def update_command(home: Home, to: Sequence[str] | None, say: Say) -> tuple[list[Ran], Sequence[InputError]]:
+def update_command(home: Home, to: Sequence[str] | None, say: Say) -> tuple[Walk, Sequence[InputError]]:
     settings = home.settings()
     for line in recommendation_warnings(settings):
         say(f"warning: {line}")
@@ -49,7 +49,9 @@ def update_command(home: Home, to: Sequence[str] | None, say: Say) -> tuple[list
         observation = Observation.of(home)
         if not observation.vendors and not observation.problems:
             raise InputError(
-                str(home.landing), "holds no documents", do="Put PDFs and labels into landing/<type>/<vendor>/, or run `extraction ingest SRC --type TYPE`"
+                str(home.landing),
+                "holds no documents",
+                do="Put PDFs and labels into landing/<type>/<vendor>/, or run `extraction ingest SRC --type TYPE`",
             )
         with open_instance(home) as instance:
             return update(build_definitions(home), instance, home, to, say), observation.problems
@@ -73,7 +75,12 @@ def dataset_command(home: Home) -> tuple[dict[str, Any], str]:
     splits = {split: latest(home, f"{split}_split") for split in SPLITS}
     paths = {split: str(home.store.path(value["jsonl"], ".jsonl")) for split, value in splits.items()}
     return (
-        {"splits": {split: {"examples": value["examples"], "digest": value["jsonl"], "path": paths[split]} for split, value in splits.items()}, "card": card.model_dump(mode="json")},
+        {
+            "splits": {
+                split: {"examples": value["examples"], "digest": value["jsonl"], "path": paths[split]} for split, value in splits.items()
+            },
+            "card": card.model_dump(mode="json"),
+        },
         card.markdown() + "\n" + "\n".join(f"{split}: {path}" for split, path in paths.items()),
     )
 
@@ -109,5 +116,3 @@ def _json_or_text(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-

@@ -125,7 +125,7 @@ class Store:
 
     def build_folder(self, digest: str, build: Callable[[Path], None]) -> Path:
         """The folder named `digest`, built by `build(empty_folder)` if it is not there yet. Complete or absent, never half."""
-        final = self.local_root / "folders" / digest
+        final = self.folder_path(digest)
         if final.is_dir():
             return final
         temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
@@ -146,8 +146,12 @@ class Store:
             raise
         return final
 
+    def folder_path(self, digest: str) -> Path:
+        """Where the folder lies or will lie."""
+        return self.local_root / "folders" / digest
+
     def folder(self, digest: str) -> Path:
-        path = self.local_root / "folders" / digest
+        path = self.folder_path(digest)
         if not path.is_dir():
             raise InputError(str(path), "is missing from the store", do="Run update again")
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import dagster as dg
 
@@ -11,9 +12,8 @@ from extraction_assets.assets.dataset import dataset_card, test_split, train_spl
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.roots import base_model
 from extraction_assets.settings import AutomationSettings, TrainingSettings
-from extraction_assets.store import digest_of
 from extraction_assets.training.adapter import read_manifest
-from extraction_assets.training.job import TrainingJob, training_command
+from extraction_assets.training.job import make_job, training_command, write_job
 from extraction_assets.training.plan import TrainingPlan, plan_training
 
 TRAINING_POOL = "gpu"
@@ -56,17 +56,19 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
         run = Materialization(context, home)
         planned = run.read("training_plan")
-        adapter = adapter_digest(planned)
-        job = TrainingJob(
-            train=str(run.store.path(planned["splits"]["train"], ".jsonl")),
-            val=str(run.store.path(planned["splits"]["val"], ".jsonl")),
-            base=run.home.base_model(),
+        plan = TrainingPlan.model_validate(planned["plan"])
+        job = make_job(
+            Path(str(run.store.path(planned["splits"]["train"], ".jsonl"))),
+            Path(str(run.store.path(planned["splits"]["val"], ".jsonl"))),
+            run.home.base_model(),
+            plan.settings,
+            work=run.store.local_root / "work",
+            plan=plan,
             base_digest=planned["base"],
-            plan=TrainingPlan.model_validate(planned["plan"]),
-            work=str(run.store.work_folder(adapter)),
-            output=str(run.store.folder_path(adapter)),
         )
-        path = job.write()
+        adapter = job.identity
+        job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})
+        path = write_job(job)
         done = pipes.run(context=context, command=training_command(path))
         # with implicit materializations a lost message would be recorded as a success
         done.get_results(implicit_materializations=False)
@@ -82,10 +84,3 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         )
 
     return [training_plan, lora_adapter]
-
-
-def adapter_digest(planned: dict) -> str:
-    """Name of the adapter's folder: the digest of what makes it."""
-    return digest_of(
-        {"plan": planned["plan"], "splits": {name: planned["splits"][name] for name in ("train", "val")}, "base": planned["base"]}
-    )

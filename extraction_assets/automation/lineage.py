@@ -44,7 +44,9 @@ class Chain:
         lines.append(f"  <- {len(self.documents)} documents")
         for row in self.documents:
             label = f", label {row['label_file']}" if row["label_file"] else ", no label"
-            lines.append(f"     {row['document'][:12]} {row['file']}{label} ({', '.join(row['examples'][:3])}{', ...' if len(row['examples']) > 3 else ''})")
+            lines.append(
+                f"     {row['document'][:12]} {row['file']}{label} ({', '.join(row['examples'][:3])}{', ...' if len(row['examples']) > 3 else ''})"
+            )
         return "\n".join(lines)
 
 
@@ -117,7 +119,9 @@ def _example_or_page(record: Record, wanted: str) -> Chain | None:
         value = record.latest_value(f"{split}_split")
         if not value:
             continue
-        found = [row for row in _records(record, value["jsonl"]) if row["id"].startswith(wanted) or row["meta"]["page_digest"].startswith(wanted)]
+        found = [
+            row for row in _records(record, value["jsonl"]) if row["id"].startswith(wanted) or row["meta"]["page_digest"].startswith(wanted)
+        ]
         if found:
             meta = found[0]["meta"]
             by_id = found[0]["id"].startswith(wanted)
@@ -154,7 +158,9 @@ def _documents(record: Record, records: list[dict[str, Any]]) -> list[dict[str, 
     for row in records:
         examples.setdefault(row["meta"]["document"], []).append(row["id"])
     unknown = {"file": "no longer in landing/", "label_file": None, "vendor": None}
-    return [{"document": document, **{**unknown, **sources.get(document, {})}, "examples": ids} for document, ids in sorted(examples.items())]
+    return [
+        {"document": document, **unknown, **sources.get(document, {}), "examples": ids} for document, ids in sorted(examples.items())
+    ]
 
 
 def _sources(record: Record) -> dict[str, dict[str, Any]]:

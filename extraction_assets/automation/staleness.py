@@ -7,7 +7,7 @@ never marks an asset with 100 or more upstream partitions as stale and shows par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -59,14 +59,27 @@ class Planner:
     def partitions(self, asset: str) -> list[Partition]:
         return list(self.vendors) if asset in self.shape.partitioned else [None]
 
+    def upward(self, to: Iterable[str] | None = None) -> list[str]:
+        """The assets `to` (default: all) and everything above them, upstream first. InputError on an unknown name."""
+        if to is None:
+            return list(self.shape.parents)
+        wanted: set[str] = set()
+        for asset in to:
+            if asset not in self.shape.parents:
+                raise InputError(f"asset {asset}", "is not in the graph", f"one of {', '.join(self.shape.parents)}")
+            wanted |= self.shape.upstream_of(asset)
+        return [asset for asset in self.shape.parents if asset in wanted]
+
+    def failed_checks(self, asset: str) -> bool:
+        """True where the latest evaluation of a blocking check of this asset did not pass."""
+        return asset in self.shape.blocking_checks and asset in self.record.failed_checks(self.shape)
+
     def status(self, to: Iterable[str] | None = None) -> list[Status]:
         """State of every (asset, partition) at or above the assets `to` (default: all), upstream first."""
-        wanted = self._closure(to)
         states: dict[tuple[str, Partition], Status] = {}
-        for asset in self.shape.parents:
-            if asset in wanted:
-                for partition in self.partitions(asset):
-                    states[asset, partition] = self._judge(asset, partition, states)
+        for asset in self.upward(to):
+            for partition in self.partitions(asset):
+                states[asset, partition] = self._judge(asset, partition, states)
         return list(states.values())
 
     def work(self, asset: str) -> list[Status]:
@@ -77,16 +90,6 @@ class Planner:
     def refresh(self, asset: str) -> None:
         """Forget what is known of an asset that has just run."""
         self._versions.pop(asset, None)
-
-    def _closure(self, to: Iterable[str] | None) -> set[str]:
-        if to is None:
-            return set(self.shape.parents)
-        wanted: set[str] = set()
-        for asset in to:
-            if asset not in self.shape.parents:
-                raise InputError(f"asset {asset}", "is not in the graph", f"one of {', '.join(self.shape.parents)}")
-            wanted |= self.shape.upstream_of(asset)
-        return wanted
 
     def _judge(self, asset: str, partition: Partition, above: Mapping[tuple[str, Partition], Status]) -> Status:
         parents = self.shape.inputs(asset, partition, self.vendors)

@@ -6,7 +6,6 @@ The graph is walked in topological order and asked again after every asset, so t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
-from extraction_assets.record import VENDORS, Partition, Record
+from extraction_assets.record import VENDORS, Partition
 
 LAUNCHER_TAG = "extraction/launcher_pid"
 LOCK_SECONDS = 24 * 3600
@@ -36,6 +35,19 @@ class Ran:
     run: str
     ok: bool
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What an update did."""
+
+    ran: list[Ran]
+    blocked: list[str]
+    """one line for each blocking check that does not pass, so that nothing below its asset ran"""
+
+    @property
+    def failures(self) -> list[str]:
+        return [row.error or f"{row.asset} failed" for row in self.ran if not row.ok] + self.blocked
 
 
 @contextmanager
@@ -66,42 +78,43 @@ def update(
     home: Home,
     to: Iterable[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> list[Ran]:
+) -> Walk:
     """Bring `to` (default: everything) up to date. Call under home_lock(). What failed is in the rows, what hangs on it is not run."""
     end_abandoned_runs(instance)
     observation = Observation.of(home)
     sync_vendors(instance, observation)
     planner = Planner.of(definitions, instance, observation)
-    wanted = [
-        asset
-        for asset in planner.shape.parents
-        if asset in set().union(*(planner.shape.upstream_of(name) for name in to or planner.shape.parents))
-    ]
     job = definitions.resolve_implicit_global_asset_job_def()
-    record = Record(instance, home)
+    return walk(planner, lambda status: _run(job, instance, status, say), to, say)
+
+
+def walk(
+    planner: Planner, run: Callable[[Status], Ran], to: Iterable[str] | None = None, say: Callable[[str], None] = lambda line: None
+) -> Walk:
+    """Run what has work, upstream first, asking again after each asset. Below a failure nothing runs."""
     ran: list[Ran] = []
+    blocked: list[str] = []
     unusable: set[tuple[str, Partition]] = set()
-    for asset in wanted:
-        for status in planner.work(asset):
-            parents = planner.shape.inputs(asset, status.partition, planner.vendors)
-            if unusable.intersection(parents):
-                unusable.add((asset, status.partition))
-                continue
-            row = _run(job, instance, status, say)
-            ran.append(row)
-            planner.refresh(asset)
-            if not row.ok:
-                unusable.add((asset, status.partition))
-        if asset in planner.shape.blocking_checks and asset in record.failed_checks(planner.shape):
-            say(f"{asset}: a blocking check failed; nothing below it runs")
-            unusable.update((asset, partition) for partition in planner.partitions(asset))
-        # a fresh partition below a failed one stays usable only if nothing above it failed
-        unusable.update(
-            (asset, partition)
+    for asset in planner.upward(to):
+        below_failure = {
+            partition
             for partition in planner.partitions(asset)
             if unusable.intersection(planner.shape.inputs(asset, partition, planner.vendors))
-        )
-    return ran
+        }
+        for status in planner.work(asset):
+            if status.partition in below_failure:
+                continue
+            row = run(status)
+            ran.append(row)
+            if not row.ok:
+                unusable.add((asset, status.partition))
+        planner.refresh(asset)
+        unusable.update((asset, partition) for partition in below_failure)
+        if planner.failed_checks(asset):
+            blocked.append(f"{asset}: a blocking check failed, so nothing below it runs; its checks in the Dagster UI say why")
+            say(blocked[-1])
+            unusable.update((asset, partition) for partition in planner.partitions(asset))
+    return Walk(ran, blocked)
 
 
 def sync_vendors(instance: dg.DagsterInstance, observation: Observation) -> None:
@@ -164,12 +177,3 @@ def failure_line(result: dg.ExecuteInProcessResult) -> str:
                 text = " ".join(cause.message.split())
                 return text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
     return "the run failed before its first step; see the Dagster UI"
-
-
-def as_json(rows: list[Ran]) -> str:
-    return json.dumps(
-        [
-            {"asset": row.asset, "partition": row.partition, "run": row.run, "ok": row.ok, **({"error": row.error} if row.error else {})}
-            for row in rows
-        ]
-    )
