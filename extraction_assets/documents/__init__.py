@@ -1,1 +1,15 @@
-"""documents"""
+"""PDFs and scans: intake, the rendering sandbox, page text, labels from e-invoice XML."""
+
+from __future__ import annotations
+
+RENDERER = 1
+"""Raised when a change of this package's own drawing code can change a page image or its words."""
+
+_ENGINES = ("pymupdf", "pypdfium2", "pillow", "isal", "numpy")
+
+
+def engine_versions() -> dict[str, str]:
+    """Name -> version of everything that decides the bytes of a page image and its words. Imports none of them."""
+    from importlib.metadata import version
+
+    return {"renderer": str(RENDERER), **{name: version(name) for name in _ENGINES}}
