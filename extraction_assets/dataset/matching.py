@@ -46,6 +46,8 @@ class Hit:
     top: float
     """px"""
     bottom: float
+    strong: bool = True
+    """False: bare digits that could as well be a count or a position (5), or carry a unit of measure (100ml)"""
 
 
 class PageMatcher:
@@ -268,7 +270,7 @@ class PageMatcher:
         if as_amount:
             strong = [place for place in places if place[1]]
             places = strong or [place for place in places if abs(value) >= 100 or value != value.to_integral_value()]
-        return [self._hit(words) for words, _ in places]
+        return [self._hit(words, strong) for words, strong in places]
 
     # --- codes --------------------------------------------------------------------------------------------------------------
 
@@ -293,9 +295,9 @@ class PageMatcher:
 
     # --- geometry -----------------------------------------------------------------------------------------------------------
 
-    def _hit(self, words: tuple[int, ...]) -> Hit:
+    def _hit(self, words: tuple[int, ...], strong: bool = True) -> Hit:
         boxes = [self.words[i].box for i in words]
-        return Hit(words, min(box[1] for box in boxes), max(box[3] for box in boxes))
+        return Hit(words, min(box[1] for box in boxes), max(box[3] for box in boxes), strong)
 
     @cached_property
     def _lines(self) -> tuple[list[list[int]], list[int]]:

@@ -52,7 +52,7 @@ _DMY = re.compile(r"(?<!\d)(\d{1,2})\s?([./\-])\s?(\d{1,2})\s?\2\s?" + _YEAR)
 _D_MONTH_Y = re.compile(rf"(?<!\d)(\d{{1,2}}){_ORDINAL}[\s\-/.,]*{_OF}[\s\-/.]*([a-z]{{3,12}})[\s\-/.,']*{_OF}\s*{_YEAR}")
 _MONTH_D_Y = re.compile(rf"(?<![a-z])([a-z]{{3,12}})\.?[\s\-/]*(\d{{1,2}}){_ORDINAL}[\s\-/.,']+{_YEAR}")
 _Y_MONTH_D = re.compile(r"(?<!\d)(\d{4})[\s\-/.,]*([a-z]{3,12})[\s\-/.]*(\d{1,2})(?!\d)")
-_COMPACT = re.compile(r"(?<![\w.,])(\d{4})(\d{2})(\d{2})(?![\w])")
+_COMPACT = re.compile(r"(?<![\w.,])((?:19|20)\d{2})(\d{2})(\d{2})(?:\d{4}|\d{6})?(?!\w)")  # a time of day may follow: 202003311232
 
 
 def fold(text: str) -> str:

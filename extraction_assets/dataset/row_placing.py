@@ -94,9 +94,13 @@ def _candidates(row: dict[str, Any], columns: Sequence[Leaf], pages: Sequence[Pa
 
 
 def _closeness(anchor: Hit, places: Sequence[Hit], line_height: float) -> float:
-    """1 on the anchor's own line, less with distance, 0 out of reach."""
-    gap = min((_gap(anchor, place) for place in places), default=float("inf")) / line_height
-    return 0.0 if gap > REACH else 1.0 - 0.15 * gap
+    """1 on the anchor's own line, less with distance and for weak hits, 0 out of reach."""
+    best = 0.0
+    for place in places:
+        gap = _gap(anchor, place) / line_height
+        if gap <= REACH:
+            best = max(best, (1.0 - 0.15 * gap) * (1.0 if place.strong else 0.7))
+    return best
 
 
 def _gap(a: Hit, b: Hit) -> float:
@@ -161,7 +165,8 @@ def _collect(
             # a number printed once may be two cells of its row (price and amount of one piece), never cells of two rows
             usable = [hit for hit in fresh if taken.isdisjoint(hit.words)] or fresh or [hit for hit in near if own.issuperset(hit.words)]
             if usable:
-                hit = min(usable, key=lambda hit: (_gap(option.anchor, hit), hit.words))
+                weak_last = leaf.type == "amount"
+                hit = min(usable, key=lambda hit: (weak_last and not hit.strong, _gap(option.anchor, hit), hit.words))
                 result.cells[leaf.path] = hit
                 own.update(hit.words)
         used[option.page].update(own)
