@@ -38,6 +38,16 @@ class UnplacedValue(Record):
     value: str
 
 
+class UndecidedPages(Record):
+    """Pages for which nobody can say which label values they show. They yield no target: a guess would teach invention."""
+
+    document: str
+    pages: tuple[int, ...]
+    """1 is the first"""
+    reason: str
+    """one sentence for people"""
+
+
 class VendorTargets(Record):
     """Value of page_targets[type/vendor]: sorted by (document, page)."""
 
@@ -51,6 +61,8 @@ class VendorTargets(Record):
     """left out because a value was unplaced and the setting says drop"""
     ignored_keys: tuple[str, ...] = ()
     """label keys (pointers without row numbers) that the schema does not have"""
+    undecided: tuple[UndecidedPages, ...] = ()
+    """pages left without a target: scans of several pages with one label, labels that fit no word of their document"""
 
 
 class HardNegative(Record):
