@@ -1,0 +1,60 @@
+"""The text that the tiny tokenizer is trained on. A change here changes every token: bases already trained would not load it.
+
+Keys and JSON punctuation first (every answer is made of them), then words as they stand on business papers in several languages.
+Values are mostly read letter by letter, so short pieces are all that is wanted of the words.
+"""
+
+from __future__ import annotations
+
+import json
+
+KEYS = """
+number date total amount name address city country currency quantity description unit price net tax rate code reference due
+period line items rows title text value label order customer supplier buyer seller item article sum subtotal gross discount
+delivery payment account bank phone email street contact subject terms page remark origin weight volume start end year month day
+time type status id no key kind count size colour model serial batch room table branch driver route booking agency station client
+""".split()
+
+WORDS = """
+Anderson Bakery and Sons Limited Northern Lights Trading Company Harbour Street Riverside Market Garden Tools Coffee beans roasted
+Water bottle Paper sheets Printing services Transport charge Maintenance contract Office chair Desk lamp Cable Battery Filter Engine
+Bergmann Schneider Hoffmann Krause Winter Sommer Gesellschaft Werkzeug Schrauben Lieferung Versand Beratung Kugellager Dichtung Straße
+Grün Öl Über Köln München Düsseldorf Zürich Österreich Größe Menge Stück Preis Betrag Summe Netto Brutto Datum Nummer Seite Kunde
+Société Générale Bordeaux Marseille Château Café Crème Fenêtre Peinture Livraison Quantité Désignation Montant Numéro Adresse Françoise
+Señor Muñoz García Compañía Número Fecha Importe Cantidad Descripción Artículo Teléfono Dirección Córdoba Málaga Peña Ibáñez
+Rossi Bianchi Fratelli Ferramenta Quantità Importo Descrizione Prezzo Numero Città Perù Così Milano Torino Palermo Acqua Olio
+São Paulo João Conceição Coração Preço Descrição Quantidade Endereço Avó Português Lisboa Porto Braga Évora
+Ångström Malmö Göteborg Jönköping Ærø Søren København Østergaard Bergen Tromsø Oslo Helsinki Jyväskylä Sähkö Työ
+Łódź Kraków Gdańsk Wrocław Ilość Cena Kwota Zażółć Nowak Wiśniewski Praha Dvořák Černý Novák Množství Částka Budapest Győr Szabó
+the of and for with from per each set box pack kilo litre metre hour day small large white black blue green red steel wood glass
+GmbH AG Ltd Inc LLC SA SARL SpA BV NV AB AS Oy KG Co EUR USD GBP CHF SEK NOK DKK PLN CZK HUF
+Hammer Pliers Screwdriver Bracket Washer Gasket Bearing Valve Pump Hose Clamp Drill Saw Ladder Rope Chain Wheel Tyre Brake Mirror
+Printer Toner Monitor Keyboard Laptop Charger Adapter Router Switch Server License Software Support Training Workshop Consulting
+Envelope Notebook Pencil Marker Folder Binder Stapler Calendar Poster Banner Catalogue Brochure Packaging Carton Pallet Freight
+Chocolate Butter Cheese Yoghurt Bread Flour Sugar Honey Pepper Tomato Potato Lemon Orange Apple Grape Juice Vinegar Mustard
+Margaret Elizabeth William Charlotte Benjamin Katherine Jonathan Victoria Frederick Dorothy Samuel Theresa Gabriel Monica Oscar
+Sebastian Maximilian Johanna Friedrich Wolfgang Ursula Heinrich Katharina Matthias Stefanie Jürgen Käthe Björn Ingrid Sven Astrid
+Giuseppe Francesca Alessandro Valentina Jacques Véronique Étienne Geneviève Ignacio Guadalupe Joaquín Beatriz Gonçalo Luísa
+Amsterdam Rotterdam Antwerpen Brussel Utrecht Groningen Birmingham Manchester Edinburgh Glasgow Liverpool Bristol Cambridge Oxford
+Industrial Chemical Electrical Mechanical Pharmaceutical Agricultural Technical Scientific International National Regional Central
+Brothers Partners Associates Holdings Enterprises Solutions Systems Logistics Products Supplies Materials Equipment Instruments
+Kitchen Bathroom Bedroom Garage Window Carpet Curtain Pillow Blanket Towel Basket Bucket Brush Broom Shovel Hedge Flower Plant
+ART REF INV ORD POS QTY VAT TAX TOTAL NET SUM DATE PAGE ABC DEF KLM RST XYZ AX BK CT DV EF GH LM NP QR ST UV WZ
+""".split()
+
+
+def sample() -> list[str]:
+    """Lines of text to train the tokenizer on; always the same."""
+    lines = []
+    for i in range(len(WORDS)):
+        row = {KEYS[(7 * i + j) % len(KEYS)]: WORDS[(i + 3 * j) % len(WORDS)] for j in range(3)}
+        answer = {
+            "_".join(KEYS[(5 * i + j) % len(KEYS)] for j in range(1 + i % 2)): f"{WORDS[i]} {WORDS[(i * 11 + 1) % len(WORDS)]}",
+            KEYS[(3 * i + 1) % len(KEYS)]: None if i % 3 else f"20{i % 30:02d}-{1 + i % 12:02d}-{1 + i % 28:02d}",
+            KEYS[(i + 4) % len(KEYS)]: i * 7.25,
+            KEYS[(i + 9) % len(KEYS)]: [row, row] if i % 2 else [],
+        }
+        lines.append(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
+        lines.append(f"Extract as JSON: {', '.join(KEYS[(i + 13 * j) % len(KEYS)] for j in range(4))}[{', '.join(row)}]")
+        lines.append(" ".join(WORDS[(i * 5 + j) % len(WORDS)] for j in range(5)))
+    return lines
