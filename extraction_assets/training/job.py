@@ -1,0 +1,110 @@
+"""A training run as a file: everything the training process needs, and the command that starts it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from extraction_assets.documents.records import Record
+from extraction_assets.errors import InputError
+from extraction_assets.model.base import base_digest as digest_of_base
+from extraction_assets.settings import TrainingSettings
+from extraction_assets.store import digest_file, digest_of, write_atomically
+from extraction_assets.training.plan import TrainingPlan, plan_training
+
+_PLACES = {"train", "val", "base", "work", "output", "threads"}
+
+
+class TrainingJob(Record):
+    """One run. The same job file started again resumes the same run."""
+
+    train: str
+    """path of the train split's JSONL"""
+    val: str
+    train_digest: str
+    """SHA-256 of the JSONL, which names every page image by digest"""
+    val_digest: str
+    base: str
+    """folder or hub name"""
+    base_digest: str
+    settings: TrainingSettings
+    plan: TrainingPlan
+    seed: int
+    """from settings.seed and the data"""
+    work: str
+    """folder for checkpoints, metrics and logs; survives a kill"""
+    output: str
+    """adapter folder to be made; complete or absent"""
+    threads: int
+    """CPU threads; part of what makes a CPU run repeatable bit for bit"""
+
+    @property
+    def identity(self) -> str:
+        """Digest of what the run computes: not of where its files lie."""
+        return digest_of({key: value for key, value in self.model_dump(mode="json").items() if key not in _PLACES})
+
+
+def make_job(
+    train_jsonl: Path,
+    val_jsonl: Path,
+    base: str | Path,
+    settings: TrainingSettings,
+    work: Path,
+    output: Path | None = None,
+    plan: TrainingPlan | None = None,
+    base_digest: str | None = None,
+    threads: int | None = None,
+) -> TrainingJob:
+    """Plan a run (unless `plan` is given) and fix everything about it. output: default work/adapter. Raises InputError as plan_training does."""
+    plan = plan or plan_training(train_jsonl, val_jsonl, base, settings)
+    train_digest, val_digest = digest_file(train_jsonl), digest_file(val_jsonl)
+    return TrainingJob(
+        train=str(train_jsonl.absolute()),
+        val=str(val_jsonl.absolute()),
+        train_digest=train_digest,
+        val_digest=val_digest,
+        base=str(Path(base).absolute()) if Path(base).is_dir() else str(base),
+        base_digest=base_digest or digest_of_base(base),
+        settings=settings,
+        plan=plan,
+        seed=int(digest_of([settings.seed, train_digest])[:12], 16) % 2**31,
+        work=str(work.absolute()),
+        output=str((output or work / "adapter").absolute()),
+        threads=threads or os.cpu_count() or 1,
+    )
+
+
+def write_job(job: TrainingJob) -> Path:
+    """Write work/job.json, the argument of training_command. Raises InputError if the folder belongs to another run."""
+    path = Path(job.work) / "job.json"
+    if path.exists() and (other := read_job(path)).identity != job.identity:
+        raise InputError(job.work, f"holds another run ({other.identity[:12]}...)", f"{job.identity[:12]}...", "Give each run a folder of its own")
+    write_atomically(path, (job.model_dump_json(indent=2) + "\n").encode())
+    return path
+
+
+def read_job(path: Path) -> TrainingJob:
+    try:
+        return TrainingJob.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(str(path), "no such job file", do="Write it with extraction_assets.training.job.write_job") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"cannot be read: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path} {'.'.join(map(str, first['loc']))}", first["msg"], "a training job") from None
+
+
+def training_command(job: Path) -> list[str]:
+    """argv that runs a job: `accelerate launch` of training.run; on a machine without GPU one CPU process."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    place = ["--num_processes", str(gpus), *(["--multi_gpu"] if gpus > 1 else [])] if gpus else ["--cpu", "--num_processes", "1"]
+    fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # else accelerate asks the user's own config file
+    threads = ["--num_cpu_threads_per_process", str(read_job(job).threads)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    return [*launch, *place, *fixed, *threads, "-m", "extraction_assets.training.run", str(job)]

@@ -1,0 +1,64 @@
+"""The adapter's manifest: what made it. Deterministic: no time, no path, no machine name; timings stay in the work folder."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import extraction_assets
+from extraction_assets.documents.records import Record
+from extraction_assets.settings import TrainingSettings
+from extraction_assets.store import digest_file, digest_of
+
+MANIFEST = "manifest.json"
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "tokenizers", "numpy", "pillow")
+_CODE = ("model", "training")
+"""the folders whose code decides what weights come out"""
+
+
+class AdapterManifest(Record):
+    """manifest.json of an adapter folder."""
+
+    job: str
+    """identity of the training job"""
+    base: str
+    """folder name or hub name, for people"""
+    base_digest: str
+    train_digest: str
+    val_digest: str
+    schemas: tuple[str, ...]
+    """digests of the target schemas its examples follow"""
+    settings: TrainingSettings
+    code_version: str
+    code_digest: str
+    libraries: dict[str, str]
+    audit: dict[str, Any]
+    """model.lora.Audit: what was trainable, what was 4-bit"""
+    train_examples: int
+    val_examples: int
+    left_out: int
+    """over-length training examples"""
+    steps: int
+    epochs: float
+    first_loss: float
+    last_loss: float
+    """training loss of the first and the last step: mean over the response tokens of its global batch"""
+    val_loss: float | None
+    """response loss on val after the last step"""
+    files: dict[str, str]
+    """name -> SHA-256 of every other file of the folder"""
+
+
+def code_digest() -> str:
+    """Digest of the source of what trains."""
+    package = Path(extraction_assets.__file__).parent
+    return digest_of({f"{part}/{path.name}": digest_file(path) for part in _CODE for path in sorted((package / part).glob("*.py"))})
+
+
+def library_versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    return {path.name: digest_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}

@@ -1,0 +1,352 @@
+"""The training run: `accelerate launch -m extraction_assets.training.run JOB.json` (job.training_command builds that line).
+
+setup / fit / validate / write, readable from the top.
+- LoRA or QLoRA on the language model only; the loss is the mean over the response tokens of the whole global batch, whatever the
+  micro batches and ranks.
+- The position of a run is its step: data order, learning rate and random numbers are pure functions of it. Killed at any point
+  and started again with the same job file, it resumes at its last checkpoint and on a CPU ends with bitwise the same adapter.
+- A loss or gradient that is not finite stops the run and names the examples.
+- Metrics go to stderr, metrics.jsonl, TensorBoard and, under Dagster, through Pipes. The adapter folder holds no times.
+Exit code 2 and one line on bad input, also kept in work/failure.txt and sent through Pipes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
+
+import extraction_assets
+from extraction_assets.errors import InputError
+from extraction_assets.model.base import base_digest, load_base
+from extraction_assets.model.encoding import Batch, PageEncoder
+from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, save_adapter
+from extraction_assets.store import TEMPORARY_PREFIX, digest_file, write_atomically
+from extraction_assets.training.adapter import verify_adapter
+from extraction_assets.training.checkpoints import RunState, load_checkpoint, save_checkpoint, sync_entry, sync_folder
+from extraction_assets.training.feed import Feed
+from extraction_assets.training.job import TrainingJob, read_job
+from extraction_assets.training.loss import learning_rate, response_loss
+from extraction_assets.training.manifest import MANIFEST, AdapterManifest, code_digest, file_digests, library_versions
+from extraction_assets.training.order import GlobalBatch, global_batches, micro_batches
+from extraction_assets.training.plan import split_lengths
+from extraction_assets.training.progress import ParentWatch, Progress, StepMetrics, open_pipes
+
+if TYPE_CHECKING:
+    from dagster_pipes import PipesContext
+
+FAILURE = "failure.txt"
+_LOCK_SECONDS = 60
+_BETAS = (0.9, 0.999)
+
+
+@dataclass
+class Run:
+    """Everything a run holds while it runs."""
+
+    job: TrainingJob
+    accelerator: Accelerator
+    model: torch.nn.Module
+    """the PEFT model, wrapped where there is more than one process"""
+    optimizer: torch.optim.Optimizer
+    train: Feed
+    val: Feed
+    audit: Audit
+    state: RunState
+    progress: Progress
+
+    @property
+    def adapter(self) -> PeftModel:
+        return self.accelerator.unwrap_model(self.model)  # type: ignore[no-any-return]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if len(arguments) != 1:
+        print("usage: python -m extraction_assets.training.run JOB.json", file=sys.stderr)
+        return 2
+    with open_pipes() as pipes:
+        try:
+            job = read_job(Path(arguments[0]))
+            train(job, pipes)
+        except InputError as error:
+            _report_failure(arguments[0], error, pipes)
+            return 2
+    return 0
+
+
+def train(job: TrainingJob, pipes: PipesContext | None = None) -> Path:
+    """Run or resume a job; returns the adapter folder. Raises InputError (bad data, loss not finite, another process at work here)."""
+    work, output = Path(job.work), Path(job.output)
+    work.mkdir(parents=True, exist_ok=True)
+    main_process = int(os.environ.get("RANK", "0")) == 0
+    with _lock(work) if main_process else nullcontext():
+        if main_process:
+            (work / FAILURE).unlink(missing_ok=True)
+        if output.exists():  # complete or absent, so this job has been done
+            _require_own(output, job)
+        else:
+            run = setup(job, pipes)
+            try:
+                fit(run)
+                write_adapter(run)
+                run.progress.result(_result(run))
+            finally:
+                run.progress.close()
+    return output
+
+
+def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
+    """Base, adapters, data, and the last checkpoint, if there is one."""
+    torch.set_num_threads(job.threads)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if accelerator.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
+    _require_unchanged(job)
+    base = load_base(job.base, four_bit=four_bit_config(job.settings))
+    encoder = PageEncoder(base.format)
+    limit = int(base.format.config.text_config.max_position_embeddings)
+    train_split, _ = split_lengths(Path(job.train), encoder, job.settings, limit)
+    val_split, _ = split_lengths(Path(job.val), encoder, job.settings, limit)
+
+    model = add_lora(base, job.settings, job.seed)
+    audit = audit_lora(model)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=_BETAS, weight_decay=job.settings.weight_decay)
+    state, passed_over = load_checkpoint(Path(job.work), job.identity, model, optimizer)
+    progress = Progress(Path(job.work), job.plan.steps, state.step, accelerator.is_main_process, pipes)
+    for line in (*passed_over, *audit.lines()):
+        progress.say(line)
+    for left_out in job.plan.train.over_length:
+        progress.say(f"left out: example {left_out.id}, its target has {left_out.target_tokens} tokens")
+    if state.step:
+        progress.say(f"resumes after step {state.step}")
+    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
+    return Run(job, accelerator, prepared_model, prepared_optimizer, Feed(train_split, encoder), Feed(val_split, encoder), audit, state, progress)
+
+
+def fit(run: Run) -> None:
+    """The steps that are still to do. Each ends with what is due: validation, then a checkpoint that knows of it."""
+    job, state, watch = run.job, run.state, ParentWatch()
+    todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, job.plan.steps, state.step))
+    shares = [_own_share(run, batch) for batch in todo]
+    feed = run.train.batches(rows for share in shares for rows in share)
+    for batch, share in zip(todo, shares, strict=True):
+        started = time.perf_counter()
+        loss, norm, lr = optimizer_step(run, batch, [next(feed) for _ in share] if len(share) == 1 else _take(feed, len(share)), len(share))
+        state.step, state.epoch, state.index = batch.step, batch.epoch, batch.start + len(batch.rows)
+        state.losses.append(loss)
+        seconds = time.perf_counter() - started
+        run.progress.step(
+            StepMetrics(
+                step=batch.step,
+                epoch=batch.epoch + state.index / len(run.train.ids),
+                loss=loss,
+                learning_rate=lr,
+                grad_norm=norm,
+                examples_per_s=len(batch.rows) / seconds,
+                tokens_per_s=sum(run.train.lengths[row] for row in batch.rows) / seconds,
+            )
+        )
+        last = batch.step == job.plan.steps
+        if (batch.ends_epoch or last) and run.val.ids:
+            state.val_losses[str(batch.step)] = validate(run)
+            run.progress.validation(batch.step, state.val_losses[str(batch.step)])
+        if (last or batch.step % job.settings.checkpoint_every == 0) and run.accelerator.is_main_process:
+            save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer)
+        if watch.orphaned():
+            raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
+    feed.close()
+
+
+def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch] | list[Batch], count: int) -> tuple[float, float, float]:
+    """One step over a global batch; returns its loss (mean over response tokens), gradient norm before clipping, learning rate."""
+    job, accelerator = run.job, run.accelerator
+    _seed_step(job.seed, batch.step, accelerator.process_index)
+    response_tokens = sum(run.train.response_tokens[row] for row in batch.rows)  # known from the index: no communication
+    scale = accelerator.num_processes / response_tokens  # gradients of several processes are averaged, not summed
+    run.model.train()
+    sums: list[torch.Tensor] = []
+    seen: list[tuple[str, ...]] = []
+    for number, page_batch in enumerate(pages, 1):
+        moved = page_batch.to(accelerator.device)
+        with nullcontext() if number == count else accelerator.no_sync(run.model):
+            loss = _loss(run, moved)
+            accelerator.backward(loss * scale)
+        sums.append(loss.detach())
+        seen.append(page_batch.ids)
+    _require_finite(run, batch, torch.stack(sums), seen)
+    learning = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(learning, job.settings.max_grad_norm))
+    if not math.isfinite(norm):
+        raise InputError(f"training step {batch.step}", f"its gradient is {norm}", do=f"Examples: {', '.join(_ids(run, batch))}")
+    lr = learning_rate(batch.step, job.plan.steps, job.plan.warmup_steps, job.settings.learning_rate)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    total = accelerator.reduce(torch.stack(sums).sum(), "sum")
+    return float(total) / response_tokens, norm, lr
+
+
+@torch.no_grad()
+def validate(run: Run) -> float:
+    """Response loss on val: mean over all its response tokens."""
+    run.model.eval()
+    rows = range(len(run.val.ids))
+    ranks, rank = run.accelerator.num_processes, run.accelerator.process_index
+    total = torch.zeros((), dtype=torch.float64)
+    for batch in run.val.batches(micro_batches(rows, run.val.lengths, run.job.plan.micro_batch, ranks, rank)):
+        total += _loss(run, batch.to(run.accelerator.device)).cpu()
+    reduced = run.accelerator.reduce(total.to(run.accelerator.device), "sum")
+    return float(reduced) / sum(run.val.response_tokens)
+
+
+def write_adapter(run: Run) -> None:
+    """The adapter folder: complete or absent."""
+    if not run.accelerator.is_main_process:
+        return
+    job, plan, state = run.job, run.job.plan, run.state
+    output = Path(job.output)
+    temporary = output.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    schemas = sorted({example.schema for example, _ in run.train.examples})
+    try:
+        temporary.mkdir(parents=True)
+        save_adapter(run.adapter, temporary)
+        manifest = AdapterManifest(
+            job=job.identity,
+            base=run.adapter.peft_config["default"].base_model_name_or_path or "",
+            base_digest=job.base_digest,
+            train_digest=job.train_digest,
+            val_digest=job.val_digest,
+            schemas=tuple(schemas),
+            settings=job.settings,
+            code_version=extraction_assets.__version__,
+            code_digest=code_digest(),
+            libraries=library_versions(),
+            audit=run.audit.to_json(),
+            train_examples=plan.train.examples,
+            val_examples=plan.val.examples if plan.val else 0,
+            left_out=len(plan.train.over_length),
+            steps=state.step,
+            epochs=state.epoch + state.index / len(run.train.ids),
+            first_loss=state.losses[0],
+            last_loss=state.losses[-1],
+            val_loss=state.val_losses.get(str(state.step)),
+            files=file_digests(temporary),
+        )
+        (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        sync_folder(temporary)
+        os.replace(temporary, output)
+        sync_entry(output.parent)
+    except OSError as error:
+        raise InputError(job.output, f"cannot be written: {error.strerror or error}", do="Free space or rights, then run again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    run.progress.say(f"adapter written to {output}")
+
+
+def _loss(run: Run, batch: Batch) -> torch.Tensor:
+    device = run.accelerator.device.type
+    # float32 adapters beside bfloat16 weights: autocast multiplies in bfloat16, peft must not lift the activations to float32 first
+    half = device == "cuda" and torch.cuda.is_bf16_supported()
+    with torch.autocast(device, torch.bfloat16, enabled=half), disable_input_dtype_casting(run.adapter, active=half):
+        return response_loss(run.model, batch)
+
+
+def _own_share(run: Run, batch: GlobalBatch) -> list[tuple[int, ...]]:
+    ranks = run.accelerator.num_processes
+    if len(batch.rows) < ranks:
+        raise InputError(
+            f"training step {batch.step}",
+            f"{len(batch.rows)} examples for {ranks} processes",
+            "at least one each",
+            "Use fewer processes, or a training.effective_batch that divides the examples more evenly",
+        )
+    return micro_batches(batch.rows, run.train.lengths, run.job.plan.micro_batch, ranks, run.accelerator.process_index)
+
+
+def _take(feed: Iterator[Batch], count: int) -> Iterator[Batch]:
+    for _ in range(count):
+        yield next(feed)
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Random numbers (dropout) of a step depend on the step, not on how many came before: nothing to save, nothing to restore."""
+    torch.manual_seed((seed * 1_000_003 + step * 1_009 + rank) % 2**63)
+
+
+def _require_finite(run: Run, batch: GlobalBatch, sums: torch.Tensor, seen: list[tuple[str, ...]]) -> None:
+    bad = [ids for loss, ids in zip(sums.tolist(), seen, strict=True) if not math.isfinite(loss)]
+    if bad:
+        raise InputError(
+            f"training step {batch.step}",
+            "the loss is not a finite number",
+            do=f"Look at these examples, or lower training.learning_rate: {', '.join(example for ids in bad for example in ids)}",
+        )
+
+
+def _ids(run: Run, batch: GlobalBatch) -> list[str]:
+    return [run.train.ids[row] for row in batch.rows]
+
+
+def _require_unchanged(job: TrainingJob) -> None:
+    """A job names its inputs by digest; a run on other inputs would put a wrong name on its adapter."""
+    for path, digest in ((job.train, job.train_digest), (job.val, job.val_digest)):
+        if not Path(path).is_file():
+            raise InputError(path, "no such split", do="Materialize the splits first")
+        if digest_file(path) != digest:
+            raise InputError(path, "has changed since the job was made", f"digest {digest[:12]}...", "Make a new job")
+    if (found := base_digest(job.base)) != job.base_digest:
+        raise InputError(job.base, f"the base model is {found[:24]}", f"{job.base_digest[:24]} as the job says", "Make a new job")
+
+
+def _require_own(output: Path, job: TrainingJob) -> None:
+    manifest = verify_adapter(output)
+    if manifest.job != job.identity:
+        raise InputError(str(output), f"holds the adapter of another job ({manifest.job[:12]}...)", do="Give each job an output of its own")
+
+
+def _lock(work: Path) -> FileLock:
+    lock = FileLock(work / ".lock")
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise InputError(str(work), "another process is training here", do="Wait for it or end it") from None
+    return lock
+
+
+def _result(run: Run) -> dict[str, Any]:
+    state = run.state
+    val = state.val_losses.get(str(state.step))
+    return {"adapter": run.job.output, "steps": state.step, "first_loss": state.losses[0], "last_loss": state.losses[-1], "val_loss": val}
+
+
+def _report_failure(job_path: str, error: InputError, pipes: PipesContext | None) -> None:
+    print(str(error), file=sys.stderr, flush=True)
+    if pipes:
+        pipes.log.error(str(error))
+        pipes.report_custom_message({"failure": str(error)})
+    try:
+        write_atomically(Path(read_job(Path(job_path)).work) / FAILURE, (str(error) + "\n").encode())
+    except InputError:  # no job, no work folder: the line above is all there is
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
