@@ -38,7 +38,7 @@ class Materialization:
         self.store = self.home.store
         self.asset = context.asset_key.to_user_string()
         self.partition: Partition = context.partition_key if context.has_partition_key else None
-        self._record = Record(context.instance, self.home)
+        self.record = Record(context.instance, self.home)
         self._shape = Shape.of(context.job_def.asset_layer.asset_graph)
         self.inputs = self._pin()
         if observed is not None:
@@ -86,7 +86,7 @@ class Materialization:
         checks: Sequence[dg.AssetCheckResult] = (),
     ) -> dg.MaterializeResult:
         """The value lies in the store already, under this digest."""
-        self._record.write_provenance(
+        self.record.write_provenance(
             self.asset,
             self.partition,
             Provenance(
@@ -98,9 +98,9 @@ class Materialization:
         )
 
     def _pin(self) -> dict[str, str]:
-        vendors = self._record.vendors()
+        vendors = self.record.vendors()
         wanted = self._shape.inputs(self.asset, self.partition, vendors)
-        versions = {name: self._record.latest_versions(name, name in self._shape.partitioned) for name in {name for name, _ in wanted}}
+        versions = {name: self.record.latest_versions(name, name in self._shape.partitioned) for name in {name for name, _ in wanted}}
         pinned = {}
         for name, partition in wanted:
             version = versions[name].get(partition)

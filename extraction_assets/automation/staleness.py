@@ -135,7 +135,7 @@ class Planner:
         elif asset == "raw_documents":
             old = self._stored(made_of.output) or {"documents": []}
             before = {row["document"]: row["file"] for row in old["documents"]}
-            now = {file.digest: file.file for file in self.observation.files(str(partition)) if file.is_document}
+            now = {file.document: file.file for file in self.observation.files(str(partition))}
             added = sorted(now[digest] for digest in now.keys() - before.keys())
             gone = sorted(before[digest] for digest in before.keys() - now.keys())
             yield from (f"document added: {name}" for name in added[:MAX_REASONS])
