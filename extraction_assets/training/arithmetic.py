@@ -30,6 +30,7 @@ class ModelShape(Record):
     """heads x head_dim"""
     key_value: int
     """key/value heads x head_dim"""
+    head_dim: int
     intermediate: int
     vocabulary: int
     tied_head: bool
@@ -52,6 +53,7 @@ class ModelShape(Record):
             hidden=text.hidden_size,
             query=text.num_attention_heads * text.head_dim,
             key_value=text.num_key_value_heads * text.head_dim,
+            head_dim=text.head_dim,
             intermediate=text.intermediate_size,
             vocabulary=text.vocab_size,
             tied_head=bool(config.tie_word_embeddings),
@@ -78,8 +80,10 @@ class ModelShape(Record):
         hv, iv, merged = self.vision_hidden, self.vision_intermediate, self.vision_hidden * self.merge
         block = 4 * hv * hv + 4 * hv + 2 * hv * iv + hv + iv + 4 * hv
         merger = merged * merged + merged + merged * self.hidden + self.hidden
-        vision = self.patch_values * hv + hv + self.vision_positions * hv + self.vision_depth * block + self.mergers * merger
-        return embeddings + vision
+        merger_norms = 2 * hv + (self.mergers - 1) * 2 * merged
+        vision = self.patch_values * hv + hv + self.vision_positions * hv + self.vision_depth * block + self.mergers * merger + merger_norms
+        norms = self.layers * (2 * self.hidden + 2 * self.head_dim) + self.hidden
+        return embeddings + norms + vision
 
     def adapter_parameters(self, settings: TrainingSettings) -> int:
         sides = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)  # in + out of q, o and of k, v

@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ def fit(run: Run) -> None:
     feed = run.train.batches(rows for share in shares for rows in share)
     for batch, share in zip(todo, shares, strict=True):
         started = time.perf_counter()
-        loss, norm, lr = optimizer_step(run, batch, [next(feed) for _ in share] if len(share) == 1 else _take(feed, len(share)), len(share))
+        loss, norm, lr = optimizer_step(run, batch, islice(feed, len(share)), len(share))
         state.step, state.epoch, state.index = batch.step, batch.epoch, batch.start + len(batch.rows)
         state.losses.append(loss)
         seconds = time.perf_counter() - started
@@ -174,7 +175,7 @@ def fit(run: Run) -> None:
     feed.close()
 
 
-def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch] | list[Batch], count: int) -> tuple[float, float, float]:
+def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch], count: int) -> tuple[float, float, float]:
     """One step over a global batch; returns its loss (mean over response tokens), gradient norm before clipping, learning rate."""
     job, accelerator = run.job, run.accelerator
     _seed_step(job.seed, batch.step, accelerator.process_index)
@@ -279,11 +280,6 @@ def _own_share(run: Run, batch: GlobalBatch) -> list[tuple[int, ...]]:
             "Use fewer processes, or a training.effective_batch that divides the examples more evenly",
         )
     return micro_batches(batch.rows, run.train.lengths, run.job.plan.micro_batch, ranks, run.accelerator.process_index)
-
-
-def _take(feed: Iterator[Batch], count: int) -> Iterator[Batch]:
-    for _ in range(count):
-        yield next(feed)
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

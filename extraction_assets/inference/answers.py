@@ -1,0 +1,252 @@
+"""Answers: page images in, the model's greedy text out. The one decoding loop of predictions, evaluation and serving.
+
+Greedy, with a key/value cache of slots (slots.py): every page is prefilled alone, unpadded, and decoded beside the others; a page that is done makes room
+for the next. An answer ends at <|im_end|> ("stop") or at max_output_tokens ("length"); nothing is repaired.
+Batch size changes an answer only where two tokens tie to within float rounding: matrix products of other shapes round differently.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+
+from extraction_assets.errors import InputError
+from extraction_assets.inference.slots import SlotCache
+from extraction_assets.model.base import Base
+from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
+from extraction_assets.model.examples import Example
+from extraction_assets.page_budget import GRID_PX
+from extraction_assets.settings import DecodingSettings
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class PagePrompt:
+    """One page and what is asked of it."""
+
+    id: str
+    instruction: str
+    page: bytes | Path
+    """the PNG's bytes, or where they lie"""
+    width: int
+    """px, a multiple of 32"""
+    height: int
+    page_digest: str | None = None
+    """SHA-256 that the bytes must have"""
+
+    @classmethod
+    def of(cls, example: Example) -> PagePrompt:
+        return cls(example.id, example.instruction, example.image, example.width, example.height, example.page_digest)
+
+
+@dataclass(frozen=True)
+class Answer:
+    id: str
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+    """output tokens, the closing one included"""
+    confidence: float
+    """mean probability of the answer's tokens; uncalibrated: good for ranking at best, not for a threshold"""
+    seconds: float = field(default=0.0, compare=False)
+    """from its prefill to its last token, the steps shared with others included; never part of what is hashed"""
+
+
+class Answerer:
+    """A base, with or without an adapter, ready to answer."""
+
+    def __init__(self, base: Base, adapter: Path | None = None) -> None:
+        """The base itself stays as it is: an adapter goes onto a copy that shares every weight it does not touch.
+
+        In float32 the adapter is merged into its linears (rounding 1e-7, and two products less a layer); in bfloat16 or 4 bits
+        it stays beside them, since merging there would round it away. Raises InputError if the adapter does not fit.
+        """
+        self.encoder = PageEncoder(base.format)
+        model = base.model if adapter is None else _with_adapter(base, adapter)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps nn.Module.to
+        self._text = base.format.config.text_config
+        self._stops = _stop_tokens(model, self.encoder)
+        self._pad = self.encoder.end_token
+
+    def answer(
+        self, pages: Sequence[PagePrompt], settings: DecodingSettings, progress: Callable[[int, int], None] | None = None
+    ) -> list[Answer]:
+        """One answer a page, in the order given. progress(done, total). Raises InputError naming a page that is missing, altered, off the grid or too long."""
+        answers: dict[int, Answer] = {}
+        for index, answer in self.answer_each(pages, settings):
+            answers[index] = answer
+            if progress:
+                progress(len(answers), len(pages))
+        return [answers[index] for index in range(len(pages))]
+
+    @torch.inference_mode()
+    def answer_each(self, pages: Sequence[PagePrompt], settings: DecodingSettings) -> Iterator[tuple[int, Answer]]:
+        """(index in pages, answer) as answers are done; pages of like length are decoded together."""
+        prompts = [self.encoder.text(p.width, p.height, p.instruction, where=f"page {p.id}").tokens for p in pages]
+        self._require_room(pages, prompts, settings)
+        order = sorted(range(len(pages)), key=lambda index: (-prompts[index], index))
+        slots = min(settings.batch_size, len(pages))
+        cache = self._cache(slots, max(prompts, default=0) + settings.max_output_tokens) if slots else None
+        active: list[_Sequence] = []
+        waiting = self._encoded_ahead(pages, order)
+        while cache is not None:
+            while len(active) < slots and (item := next(waiting, None)) is not None:
+                active.append(self._prefill(item[0], item[1], cache, len(active)))
+                yield from self._finished(active, cache, settings)
+            if not active:
+                return
+            self._step(active, cache)
+            yield from self._finished(active, cache, settings)
+
+    # --- the loop's parts --------------------------------------------------------------------------------------------------
+
+    def _prefill(self, index: int, page: EncodedPage, cache: SlotCache, slot: int) -> _Sequence:
+        started = time.perf_counter()
+        batch = collate([page], self._pad).to(self.device)
+        cache.open_prefill(slot)
+        hidden = self.model.model(
+            input_ids=batch.input_ids,
+            pixel_values=batch.pixel_values,
+            image_grid_thw=batch.image_grid_thw,
+            position_ids=batch.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        sequence = _Sequence(index, page.id, started, length=page.text.tokens, position=int(page.text.positions[0, -1]) + 1)
+        self._choose([sequence], hidden[:, -1])
+        return sequence
+
+    def _step(self, active: list[_Sequence], cache: SlotCache) -> None:
+        mask = cache.open_step([sequence.length for sequence in active])
+        last = torch.tensor([sequence.tokens[-1] for sequence in active], device=self.device)
+        positions = torch.tensor([sequence.position for sequence in active], device=self.device)
+        hidden = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(last)[:, None],
+            position_ids=positions[None, :, None].expand(3, -1, 1),
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        for sequence in active:
+            sequence.length += 1
+            sequence.position += 1
+        self._choose(active, hidden[:, -1])
+
+    def _choose(self, sequences: list[_Sequence], hidden: torch.Tensor) -> None:
+        """Append the most probable token to each sequence; hidden: (sequences, hidden size)."""
+        logits = self.model.lm_head(hidden).float()
+        best, tokens = logits.max(dim=-1)
+        probabilities = torch.exp(best - torch.logsumexp(logits, dim=-1))
+        for sequence, token, probability in zip(sequences, tokens.tolist(), probabilities.tolist(), strict=True):
+            sequence.tokens.append(token)
+            sequence.probability += probability
+
+    def _finished(self, active: list[_Sequence], cache: SlotCache, settings: DecodingSettings) -> Iterator[tuple[int, Answer]]:
+        """Yield the sequences that are done and close their slots: the last active one moves into the gap."""
+        for slot in range(len(active) - 1, -1, -1):
+            sequence = active[slot]
+            stopped = sequence.tokens[-1] in self._stops
+            if not stopped and len(sequence.tokens) < settings.max_output_tokens:
+                continue
+            last = active.pop()
+            if last is not sequence:
+                cache.move(len(active), slot, last.length)
+                active[slot] = last
+            yield sequence.index, self._answer(sequence, stopped)
+
+    def _answer(self, sequence: _Sequence, stopped: bool) -> Answer:
+        count = len(sequence.tokens)
+        text = self.encoder.decode(sequence.tokens[:-1] if stopped else sequence.tokens)
+        seconds = time.perf_counter() - sequence.started
+        return Answer(sequence.id, text, "stop" if stopped else "length", count, sequence.probability / count, seconds)
+
+    def _encoded_ahead(self, pages: Sequence[PagePrompt], order: Sequence[int]) -> Iterator[tuple[int, EncodedPage]]:
+        """Pages in order, the next one being read while this one is answered."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            future = pool.submit(self._encode, pages[order[0]]) if order else None
+            for here, index in enumerate(order):
+                assert future is not None
+                page = future.result()
+                future = pool.submit(self._encode, pages[order[here + 1]]) if here + 1 < len(order) else None
+                yield index, page
+
+    def _encode(self, prompt: PagePrompt) -> EncodedPage:
+        where = f"page {prompt.id}"
+        try:
+            png = prompt.page if isinstance(prompt.page, bytes) else prompt.page.read_bytes()
+        except OSError as error:
+            raise InputError(f"{where} ({prompt.page!s})", f"cannot be read: {error.strerror}", do="Materialize page_images again") from None
+        page = self.encoder.page(prompt.id, png, prompt.instruction, digest=prompt.page_digest, where=where)
+        if (page.text.columns * GRID_PX, page.text.rows * GRID_PX) != (prompt.width, prompt.height):
+            found = f"page image is {page.text.columns * GRID_PX} x {page.text.rows * GRID_PX} px"
+            raise InputError(where, found, f"{prompt.width} x {prompt.height} as recorded", "Materialize the splits again")
+        return page
+
+    def _require_room(self, pages: Sequence[PagePrompt], prompts: Sequence[int], settings: DecodingSettings) -> None:
+        limit = int(self._text.max_position_embeddings)
+        for page, tokens in zip(pages, prompts, strict=True):
+            if tokens + settings.max_output_tokens > limit:
+                raise InputError(
+                    f"page {page.id}",
+                    f"its {tokens} tokens and {settings.max_output_tokens} of answer do not fit the base's {limit}",
+                    do="Lower render.max_visual_tokens or decoding.max_output_tokens",
+                )
+
+    def _cache(self, slots: int, capacity: int) -> SlotCache:
+        text = self._text
+        dtype = self.model.get_input_embeddings().weight.dtype
+        return SlotCache(text.num_hidden_layers, slots, text.num_key_value_heads, capacity, text.head_dim, dtype, self.device)
+
+
+@dataclass
+class _Sequence:
+    """One page while it is being answered."""
+
+    index: int
+    id: str
+    started: float
+    length: int
+    """tokens in the cache"""
+    position: int
+    """M-RoPE position of the next token, the same on all three axes"""
+    tokens: list[int] = field(default_factory=list)
+    probability: float = 0.0
+    """sum over tokens"""
+
+
+def _with_adapter(base: Base, adapter: Path) -> Qwen3VLForConditionalGeneration:
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError(str(adapter), "holds no adapter_config.json", "a LoRA adapter folder", "Train one, or point to its folder")
+    shared = {id(tensor): tensor for tensor in (*base.model.parameters(), *base.model.buffers())}
+    model = copy.deepcopy(base.model, memo=shared)  # the modules are copied, the weights are not
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        raise InputError(str(adapter), f"does not fit this base: {str(error).strip().splitlines()[0][:200]}", do="Use the base it was trained on") from None
+    if next(base.model.parameters()).dtype != torch.float32 or getattr(base.model, "quantization_method", None) is not None:
+        return adapted.get_base_model()  # type: ignore[no-any-return]  # the adapters live inside its linears
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):  # merging writes in place; the base must not see it
+            layer = module.get_base_layer()
+            layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    return adapted.merge_and_unload()  # type: ignore[no-any-return,operator]
+
+
+def _stop_tokens(model: Qwen3VLForConditionalGeneration, encoder: PageEncoder) -> frozenset[int]:
+    """<|im_end|> and whatever else the checkpoint's generation_config ends a text with."""
+    config = getattr(model, "generation_config", None)
+    declared = getattr(config, "eos_token_id", None)
+    return frozenset([encoder.end_token, *([declared] if isinstance(declared, int) else declared or [])])

@@ -1,0 +1,123 @@
+"""Predictions: a whole split's answers as one deterministic JSONL, resumable; and answers for pages that belong to no split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extraction_assets.documents.records import PageText
+from extraction_assets.errors import InputError
+from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.model.base import Base, base_digest, load_base
+from extraction_assets.model.examples import read_examples
+from extraction_assets.settings import DecodingSettings
+from extraction_assets.store import digest_file, digest_folder, digest_of, write_atomically
+
+PARTIAL = "answers.partial.jsonl"
+
+
+@dataclass(frozen=True)
+class RenderedPage:
+    """A page image that belongs to no split."""
+
+    file: str
+    """for people"""
+    page: int
+    """1 is the first"""
+    png: bytes
+    width: int
+    height: int
+    text: PageText | None = None
+    """the page's words, where it has a text layer; not part of the prompt"""
+
+
+@dataclass(frozen=True)
+class PageAnswer:
+    file: str
+    page: int
+    answer: Answer
+
+
+def predict_split(
+    split_jsonl: Path,
+    base: str | Path,
+    adapter: Path | None,
+    settings: DecodingSettings,
+    out: Path,
+    work: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    loaded: Base | None = None,
+) -> Path:
+    """Answer every example of a split; `out` holds one line {"id", "text", "finish_reason", "tokens"} each, in the split's order.
+
+    adapter: None answers with the base alone. work: folder of the answers done so far (default: beside `out`); a killed call
+    goes on from there, an answer that was cut short while it was written is given again. loaded: the base, if the caller has it in memory.
+    Raises InputError as read_examples, load_base and Answerer do.
+    """
+    examples = read_examples(split_jsonl)
+    adapter_digest = digest_folder(adapter) if adapter else None
+    question = digest_of([digest_file(split_jsonl), base_digest(base), adapter_digest, settings.model_dump(mode="json")])
+    partial = (work or out.parent / f".{out.name}.work") / PARTIAL
+    lines = _answers_so_far(partial, question, {example.id for example in examples})
+    todo = [PagePrompt.of(example) for example in examples if example.id not in lines]
+    if todo:
+        answerer = Answerer(loaded or load_base(base), adapter)
+        with partial.open("a", encoding="utf-8") as file:
+            for _, answer in answerer.answer_each(todo, settings):
+                lines[answer.id] = prediction_line(answer)
+                file.write(lines[answer.id] + "\n")
+                file.flush()
+                if progress:
+                    progress(len(lines), len(examples))
+    write_atomically(out, "".join(lines[example.id] + "\n" for example in examples).encode())
+    partial.unlink()
+    return out
+
+
+def predict_pages(
+    pages: Sequence[RenderedPage],
+    instruction: str,
+    answerer: Answerer,
+    settings: DecodingSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[PageAnswer]:
+    """Answers for rendered pages, in the order given. Raises InputError naming file and page of one that is off the grid or too long."""
+    prompts = [PagePrompt(f"{page.file} p{page.page}", instruction, page.png, page.width, page.height) for page in pages]
+    answers = answerer.answer(prompts, settings, progress)
+    return [PageAnswer(page.file, page.page, answer) for page, answer in zip(pages, answers, strict=True)]
+
+
+def prediction_line(answer: Answer) -> str:
+    """One line of a predictions file: nothing in it depends on time or on the machine."""
+    record = {"id": answer.id, "text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+def _answers_so_far(partial: Path, question: str, ids: set[str]) -> dict[str, str]:
+    """The valid prefix of an earlier call's answers to the same question; the file is cut behind it (or begun)."""
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    header = json.dumps({"question": question})
+    lines: dict[str, str] = {}
+    try:
+        found = partial.read_bytes().split(b"\n")[:-1] if partial.exists() else []  # a line without its end was being written
+    except OSError as error:
+        raise InputError(str(partial), f"cannot be read: {error.strerror}") from None
+    if found and found[0] == header.encode():
+        for raw in found[1:]:
+            record = _record(raw)
+            if record is None or record["id"] not in ids:
+                break
+            lines[record["id"]] = raw.decode("utf-8")
+    write_atomically(partial, "".join(line + "\n" for line in (header, *lines.values())).encode())
+    return lines
+
+
+def _record(raw: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(raw.decode("utf-8"))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and set(record) == {"id", "text", "finish_reason", "tokens"} else None
