@@ -1,8 +1,7 @@
-"""Which pages a document has become, so that a document is drawn once for the same settings and engines.
+"""Which pages a document has become, so that it is drawn once for the same settings and engines.
 
-An entry is one small file in the store, rendered/ab/<key>.json, named by what made it: the document, the settings that decide
-the pixels, and the engine versions. It is a memory, never a source: one that is damaged, half written or points to a page that
-is gone is ignored, and the document is drawn again.
+An entry is named by what made it: the document, the settings that decide the pixels, and the engine versions. One that points
+to a page that is gone is ignored, and the document is drawn again.
 """
 
 from __future__ import annotations
@@ -10,9 +9,12 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from extraction_assets.documents import engine_versions
+from extraction_assets.documents.memory import recall, remember
 from extraction_assets.documents.records import PageImage, Record, Refusal
 from extraction_assets.settings import RenderSettings
-from extraction_assets.store import Store, canonical_json, digest_bytes, digest_of, write_atomically
+from extraction_assets.store import Store, digest_of
+
+_KIND = "rendered"
 
 
 class Entry(Record):
@@ -30,13 +32,9 @@ class Entry(Record):
 
 def load(store: Store, document: str, settings: RenderSettings) -> Entry | None:
     """The pages of a document as drawn before; None: it has to be drawn."""
-    path = store.root / _name(document, settings)
     try:
-        digest, _, body = path.read_bytes().partition(b"\n")
-        if digest_bytes(body).encode() != digest:
-            return None
-        entry = Entry.model_validate_json(body)
-    except (OSError, ValidationError):
+        entry = Entry.model_validate(recall(store, _KIND, _key(document, settings)))
+    except ValidationError:
         return None
     if entry.depends_on_limits and entry.limits != _limits(settings):
         return None
@@ -46,16 +44,14 @@ def load(store: Store, document: str, settings: RenderSettings) -> Entry | None:
 
 
 def save(store: Store, document: str, settings: RenderSettings, entry: Entry) -> None:
-    if not entry.stable:
-        return
-    body = canonical_json(entry.model_copy(update={"limits": _limits(settings)}).model_dump(mode="json")).encode()
-    write_atomically(store.root / _name(document, settings), digest_bytes(body).encode() + b"\n" + body)
+    if entry.stable:
+        value = entry.model_copy(update={"limits": _limits(settings)}).model_dump(mode="json")
+        remember(store, _KIND, _key(document, settings), value)
 
 
-def _name(document: str, settings: RenderSettings) -> str:
-    """max_pages refuses whole documents and is cheap to key on; the other limits count only where they have struck."""
-    key = digest_of([document, settings.dpi, settings.max_visual_tokens, settings.max_pages, engine_versions()])
-    return f"rendered/{key[:2]}/{key}.json"
+def _key(document: str, settings: RenderSettings) -> str:
+    """max_pages refuses whole documents, so it is in the key; the other limits count only where they have struck."""
+    return digest_of([document, settings.dpi, settings.max_visual_tokens, settings.max_pages, engine_versions()])
 
 
 def _limits(settings: RenderSettings) -> str:

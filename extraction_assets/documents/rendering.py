@@ -68,7 +68,7 @@ def _draw_into(
         return lambda: store.read_bytes(document.document, EXTENSIONS[document.media])
 
     pages: dict[int, list[PageImage]] = {}
-    with warm_sandbox(settings, min(workers, len(documents)) if workers else 0) as sandbox:
+    with warm_sandbox(settings, workers) as sandbox:
         sources = (Source(document.document, loader(document)) for document in documents)
         for index, source, item in draw_documents(sandbox, sources, settings):
             if isinstance(item, DrawnPage):
