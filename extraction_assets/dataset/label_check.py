@@ -58,7 +58,9 @@ def check_label(label: dict[str, Any], schema: TargetSchema, settings: TargetSet
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         found = json.dumps(_at(label, first.pointer), ensure_ascii=False)
         raise InputError(
-            f"{where} {first.pointer or '/'}", f"{_shorten(first.message)}{more}", do=f"Correct the label or the schema; found {_shorten(found)}"
+            f"{where} {first.pointer or '/'}",
+            f"{_shorten(first.message)}{more}",
+            do=f"Correct the label or the schema; found {_shorten(found)}",
         )
     return complete, unknown
 

@@ -7,6 +7,7 @@ case, accents, ligatures, line breaks, hyphenation), strict in substance: 12 is 
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -133,7 +134,8 @@ class PageMatcher:
             return []
         stream, starts = self._stream
         unspaced = any(char >= "\u2e80" for char in needle)  # Chinese and Japanese put no space between words
-        hits, at = [], stream.find(needle)
+        hits: list[Hit] = []
+        at = stream.find(needle)
         while at >= 0 and len(hits) < MANY:
             if unspaced or (at in breaks and at + len(needle) in breaks):
                 first = bisect.bisect_right(starts, at) - 1
@@ -148,7 +150,7 @@ class PageMatcher:
 
     def _adjacent(self, words: tuple[int, ...], length: int) -> bool:
         reach = self.line_height * (2.0 if length >= 6 else 0.8)
-        for left, right in zip(words, words[1:], strict=False):
+        for left, right in itertools.pairwise(words):
             a, b = self.words[left].box, self.words[right].box
             beside = abs(a[1] - b[1]) < self.line_height * 0.6 and -reach < b[0] - a[2] < reach
             below = length >= 6 and 0 < b[1] - a[1] < self.line_height * 2.5 and b[0] < a[0]
@@ -192,7 +194,7 @@ class PageMatcher:
         return None
 
     def _neighbours(self, word: int, left: float, right: float) -> tuple[list[int], list[int]]:
-        """The next word on the line, past bare marks, and the first words of the next three lines that begin near the column's left edge."""
+        """The next word on the line, past bare marks; the first words of the next three lines that begin near the column's left edge."""
         lines, line_of = self._lines
         number = line_of[word]
         line = lines[number]
@@ -241,9 +243,7 @@ class PageMatcher:
                     self._add_spaced(index, digits, text, found)
         return found
 
-    def _add_spaced(
-        self, first: int, digits: str, text: str, found: dict[Decimal, list[tuple[tuple[int, ...], bool]]]
-    ) -> None:
+    def _add_spaced(self, first: int, digits: str, text: str, found: dict[Decimal, list[tuple[tuple[int, ...], bool]]]) -> None:
         """Thousands set apart by spaces come as several words: 1 234 567,50."""
         last = first
         while last + 1 < len(self.words) and self._close(last, last + 1):
@@ -263,7 +263,7 @@ class PageMatcher:
 
     def _beside_currency(self, index: int) -> bool:
         near = [i for i in (index - 1, index + 1) if 0 <= i < len(self.words) and self.words[i].line == self.words[index].line]
-        return any(self._squeezed[i] and is_currency(self._squeezed[i]) or self.words[i].text in "€$£¥" for i in near)
+        return any((self._squeezed[i] and is_currency(self._squeezed[i])) or self.words[i].text in "€$£¥" for i in near)
 
     def _find_number(self, value: Decimal, as_amount: bool) -> list[Hit]:
         places = self._numbers.get(value, [])

@@ -53,7 +53,8 @@ _SUBJECTS = (
 )  # fmt: skip
 _VERBS = (
     "shall notify", "has agreed to support", "will be informed about", "may at any time end", "is responsible for", "looks forward to",
-    "continues to improve", "must keep in good order", "has decided to postpone", "expects to finish", "was asked to review", "thanks you for",
+    "continues to improve", "must keep in good order", "has decided to postpone", "expects to finish", "was asked to review",
+    "thanks you for",
 )  # fmt: skip
 _OBJECTS = (
     "the use of the common rooms", "all reasonable precautions", "the works on the north wing", "your kind letter", "the opening hours",

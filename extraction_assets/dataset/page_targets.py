@@ -115,7 +115,10 @@ def _parts(label: Label, pages: list[_Page], schema: TargetSchema) -> Iterator[t
         return
     if pages and len(per_page) != pages[-1].image.page:
         raise InputError(
-            f"{label.file} /pages", f"holds {len(per_page)} pages", f"{pages[-1].image.page}, as many as the document has", "Add or remove {}"
+            f"{label.file} /pages",
+            f"holds {len(per_page)} pages",
+            f"{pages[-1].image.page}, as many as the document has",
+            "Add or remove {}",
         )
     for index, part in enumerate(per_page):
         if not isinstance(part, dict):

@@ -113,7 +113,9 @@ def _full_year(digits: str) -> int:
 # --- numbers ------------------------------------------------------------------------------------------------------------------
 
 _CURRENCY_SYMBOLS = "$€£¥₹₩₪₺₴₽₫฿₱₦¢"
-DASHES = str.maketrans({"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "’": "'", "ʼ": "'", "`": "'", "´": "'", "\u00a0": " ", "\u202f": " "})
+DASHES = str.maketrans(
+    {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "’": "'", "ʼ": "'", "`": "'", "´": "'", "\u00a0": " ", "\u202f": " "}
+)
 _DIGITS = re.compile(r"\d[\d.,']*")
 _AFTER = re.compile(r"(?:[.,]?-{1,2}|[A-Za-zµ°²³%‰€$£¥₹()\[\]*:;.,!?\"'+|/\u00c0-\u024f]*)$")
 
@@ -152,7 +154,8 @@ def _grouped(groups: list[str]) -> bool:
     """Thousands in threes (1.234.567), or the Indian way (12,34,567)."""
     if not 1 <= len(groups[0]) <= 3 or any(len(group) not in (2, 3) for group in groups[1:]):
         return False
-    return len(groups) == 1 or len(groups[-1]) == 3 and (all(len(g) == 3 for g in groups[1:]) or all(len(g) == 2 for g in groups[1:-1]))
+    in_threes, in_twos = all(len(group) == 3 for group in groups[1:]), all(len(group) == 2 for group in groups[1:-1])
+    return len(groups) == 1 or (len(groups[-1]) == 3 and (in_threes or in_twos))
 
 
 def _decimals(text: str) -> tuple[Decimal, ...]:
@@ -202,7 +205,7 @@ def printed_numbers(word: str) -> Iterator[tuple[tuple[Decimal, ...], bool, str]
 
 def _may_precede(before: str) -> bool:
     """Whether digits after these characters of the same word start a number of their own."""
-    if not before or before[-1] in ":;(=|*\"[x@×+#~" + _CURRENCY_SYMBOLS:
+    if not before or before[-1] in ':;(=|*"[x@×+#~' + _CURRENCY_SYMBOLS:
         return True
     letters = before.strip("-+(.:").strip()
     return before.strip("-+(") == "" or (letters.isalpha() and bool(currency_of(letters)))
@@ -211,7 +214,9 @@ def _may_precede(before: str) -> bool:
 def _negative(before: str, after: str) -> bool:
     if "(" in before and ")" in after:
         return True
-    return before.rstrip(_CURRENCY_SYMBOLS + " ").endswith("-") or before.startswith("-") or re.fullmatch(r"-\s*[^\d\-]*", after) is not None
+    return (
+        before.rstrip(_CURRENCY_SYMBOLS + " ").endswith("-") or before.startswith("-") or re.fullmatch(r"-\s*[^\d\-]*", after) is not None
+    )
 
 
 # --- codes --------------------------------------------------------------------------------------------------------------------
@@ -252,7 +257,9 @@ _CURRENCY_PRINTS = {
     "MXN": "$ mx$",
 }
 
-_PIECES = "stk stck st stuck stucke stueck pc pcs pce piece pieces ea each unit units un szt ks pz st. pza buc kpl db unite einheit einheiten"
+_PIECES = (
+    "stk stck st stuck stucke stueck pc pcs pce piece pieces ea each unit units un szt ks pz st. pza buc kpl db unite einheit einheiten"
+)
 _UNIT_PRINTS = {
     "C62": _PIECES,
     "H87": _PIECES,

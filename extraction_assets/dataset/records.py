@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from extraction_assets.documents.records import Record
 
 Split = Literal["train", "val", "test"]
@@ -23,7 +25,7 @@ class PageTarget(Record):
     dpi: float
     target: str
     """spelled (TargetSchema.spell): compact JSON, keys in target order; the store sorts keys, a string keeps them"""
-    value_boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = {}
+    value_boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = Field(default_factory=dict)
     """JSON pointer of a value -> boxes (px) of the words that show it; only where the text layer has it"""
     text: str | None = None
     """digest of the PageText"""
@@ -117,3 +119,5 @@ class IndexRow(Record):
     """spelled (TargetSchema.spell)"""
     text: str | None
     """digest of the page's PageText, for twins and drafts; None for negatives and scans"""
+    copies: tuple[tuple[str, str, int], ...] = ()
+    """(vendor, document, page) of other documents that hold this very example: the same picture and target under other bytes"""

@@ -129,10 +129,10 @@ def _in_order(candidates: Sequence[Sequence[_Candidate]]) -> dict[int, _Candidat
         taken.append(here)
     chosen, k = {}, len(positions)
     for row in range(len(candidates) - 1, -1, -1):
-        option = taken[row][k]
-        if option is not None:
-            chosen[row] = option
-            k = rank[option.page, option.line] - 1
+        choice = taken[row][k]
+        if choice is not None:
+            chosen[row] = choice
+            k = rank[choice.page, choice.line] - 1
     return chosen
 
 

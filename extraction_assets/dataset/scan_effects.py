@@ -16,7 +16,21 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Pixels = NDArray[np.uint8]
 
-STAMP_WORDS = ("PAID", "RECEIVED", "COPY", "DRAFT", "APPROVED", "VOID", "BEZAHLT", "EINGEGANGEN", "KOPIE", "GEBUCHT", "PAYÉ", "COPIE", "PAGADO")
+STAMP_WORDS = (
+    "PAID",
+    "RECEIVED",
+    "COPY",
+    "DRAFT",
+    "APPROVED",
+    "VOID",
+    "BEZAHLT",
+    "EINGEGANGEN",
+    "KOPIE",
+    "GEBUCHT",
+    "PAYÉ",
+    "COPIE",
+    "PAGADO",
+)
 _DATED = ("RECEIVED", "EINGEGANGEN", "PAID", "BEZAHLT", "PAYÉ")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _INKS = ((196, 30, 44), (178, 24, 60), (24, 66, 160), (36, 48, 120), (20, 110, 70), (70, 50, 120), (60, 60, 66))
@@ -79,7 +93,9 @@ def stamp(pixels: Pixels, rng: Random) -> tuple[Pixels, str]:
     result = pixels.copy()
     under = result[top : top + mask.height, left : left + mask.width].astype(np.float32)
     # ink multiplies: it darkens paper and leaves black print black
-    result[top : top + mask.height, left : left + mask.width] = (under * (1 - alpha * coverage[..., None] * (1 - ink)) + 0.5).astype(np.uint8)
+    result[top : top + mask.height, left : left + mask.width] = (under * (1 - alpha * coverage[..., None] * (1 - ink)) + 0.5).astype(
+        np.uint8
+    )
     return result, f"stamped {words}{' ' + date if date else ''}"
 
 
@@ -87,8 +103,7 @@ def _stamp_mask(words: str, date: str, width: float, rng: Random) -> Image.Image
     """The stamp's face, drawn at twice its size and reduced: (L) 255 where there is ink."""
     size = 90
     font, small = _font(rng.choice(("hebo", "tibo", "cobo"))), _font("cobo")
-    box = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), words, font=font)
-    date_box = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), date, font=small) if date else (0, 0, 0, 0)
+    box, date_box = _extent(words, font), _extent(date, small)
     date_scale = 0.55
     inner_w = max(box[2] - box[0], int((date_box[2] - date_box[0]) * date_scale))
     inner_h = box[3] - box[1] + (int(size * 0.75) if date else 0)
@@ -107,10 +122,18 @@ def _stamp_mask(words: str, date: str, width: float, rng: Random) -> Image.Image
     if date:
         line_of_date = Image.new("L", (date_box[2] - date_box[0] + 4, date_box[3] - date_box[1] + 4), 0)
         ImageDraw.Draw(line_of_date).text((2 - date_box[0], 2 - date_box[1]), date, fill=255, font=small)
-        line_of_date = line_of_date.resize((int(line_of_date.width * date_scale), int(line_of_date.height * date_scale)), Image.Resampling.LANCZOS)
+        line_of_date = line_of_date.resize(
+            (int(line_of_date.width * date_scale), int(line_of_date.height * date_scale)), Image.Resampling.LANCZOS
+        )
         face.paste(line_of_date, ((face.width - line_of_date.width) // 2, face.height - line - pad - line_of_date.height))
     ratio = width / face.width
     return face.resize((max(8, int(width)), max(8, int(face.height * ratio))), Image.Resampling.LANCZOS)
+
+
+def _extent(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of a line of text, px"""
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), text, font=font) if text else (0, 0, 0, 0)
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
 def _worn_ink(height: int, width: int, rng: Random) -> NDArray[np.float32]:
