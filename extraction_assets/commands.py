@@ -81,7 +81,7 @@ def dataset_command(home: Home) -> tuple[dict[str, Any], str]:
             },
             "card": card.model_dump(mode="json"),
         },
-        card.markdown() + "\n" + "\n".join(f"{split}: {path}" for split, path in paths.items()),
+        card.to_markdown() + "\n" + "\n".join(f"{split}: {path}" for split, path in paths.items()),
     )
 
 

@@ -1,10 +1,9 @@
 """Stage 3: the index of all examples, the splits, and the dataset card. From here on the vendors are together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import dagster as dg
+from pydantic import TypeAdapter
 
 from extraction_assets.assets.conditions import on_change
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
@@ -12,13 +11,19 @@ from extraction_assets.assets.pages import hard_negatives, page_targets
 from extraction_assets.assets.roots import base_model
 from extraction_assets.assets.tables import markdown_table
 from extraction_assets.dataset.card import dataset_card as make_card
-from extraction_assets.dataset.card import find_leaks
 from extraction_assets.dataset.chat import load_split, write_split
 from extraction_assets.dataset.index import build_index, read_index, write_index
-from extraction_assets.dataset.records import SPLITS, Split, VendorNegatives, VendorTargets
-from extraction_assets.dataset.splits import Assignment, SplitLedger, assign_splits
+from extraction_assets.dataset.leaks import find_leaks
+from extraction_assets.dataset.ledger import SplitLedger
+from extraction_assets.dataset.records import SPLITS, IndexRow, Split, VendorNegatives, VendorTargets
+from extraction_assets.dataset.splits import Assignment, assign_splits, split_documents, split_rows
+from extraction_assets.dataset.twins import find_twins
 from extraction_assets.home import chat_record_schema_path
+from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import SplitSettings
+from extraction_assets.store import Store
+
+_ASSIGNMENT = TypeAdapter(Assignment)
 
 
 @dg.asset(
@@ -33,13 +38,13 @@ from extraction_assets.settings import SplitSettings
 )
 def example_index(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)
-    targets = [VendorTargets.model_validate(value) for value in run.read_partitions("page_targets")]
+    targets = (VendorTargets.model_validate(value) for value in run.read_partitions("page_targets"))
     negatives = (VendorNegatives.model_validate(value) for value in run.read_partitions("hard_negatives"))
     rows = build_index(targets, negatives)
-    unplaced = [value.model_dump(mode="json") for vendor in targets for value in vendor.unplaced]
+    # the versions of the targets go along, so that the card below needs no edge to a hundred partitions
     return run.finish(
-        {"index": write_index(rows, run.store), "unplaced": run.store.put_json(unplaced)},
-        {"examples": len(rows), "documents": len({row.document for row in rows}), "unplaced_values": len(unplaced)},
+        {"index": write_index(rows, run.store), "targets": run.versions("page_targets")},
+        {"examples": len(rows), "documents": len({row.document for row in rows})},
     )
 
 
@@ -55,19 +60,34 @@ def example_index(context: dg.AssetExecutionContext, home: HomeResource) -> dg.M
 def split_assignment(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)
     settings = SplitSettings.from_json(run.read("split_settings"))
-    rows = read_index(run.read("example_index")["index"], run.store)
+    rows = _rows(run)
+    twins = find_twins(rows, _schemas(rows, run.store), settings, run.store, progress=run.progress("document"))
     ledger = SplitLedger(run.home.root / "store" / "ledgers", settings)
-    assignment = assign_splits(rows, settings, ledger, run.store)
-    for document in assignment.left_out:
-        context.log.warning(f"document {document[:12]} is left out: its twins sit in two splits")
+    assignment = assign_splits(split_documents(rows), twins, settings, ledger)
+    for out in assignment.left_out:
+        context.log.warning(f"document {out.document[:12]} of {out.vendor} is left out: {out.reason}")
+    for vendor in assignment.unknown_held_out:
+        context.log.warning(f"splits.held_out_vendors: {vendor} has no labelled document")
     return run.finish(
-        assignment.model_dump(mode="json"),
+        _ASSIGNMENT.dump_python(assignment, mode="json"),
         {
-            "documents": dg.MetadataValue.md(markdown_table(["split", "documents"], [(name, assignment.count(name)) for name in SPLITS])),
-            "twin_groups": sum(len(group) > 1 for group in assignment.groups),
+            "documents": dg.MetadataValue.md(
+                markdown_table(["split", "documents"], [(split, len(assignment.documents(split))) for split in SPLITS])
+            ),
+            "twin_groups": sum(count for size, count in assignment.groups.sizes.items() if size > 1),
             "left_out": len(assignment.left_out),
         },
     )
+
+
+def _rows(run: Materialization) -> list[IndexRow]:
+    return read_index(run.read("example_index")["index"], run.store)
+
+
+def _schemas(rows: list[IndexRow], store: Store) -> dict[str, TargetSchema]:
+    """Each type's schema, found in the store under the digest that its examples name."""
+    digests = {row.type: row.schema_digest for row in rows}
+    return {name: TargetSchema(store.read_json(digest), name, source=f"schemas/{name}.schema.json") for name, digest in digests.items()}
 
 
 def _split_asset(split: Split) -> dg.AssetsDefinition:
@@ -86,8 +106,7 @@ def _split_asset(split: Split) -> dg.AssetsDefinition:
     )
     def split_asset(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         run = Materialization(context, home)
-        assignment = Assignment.model_validate(run.read("split_assignment"))
-        rows = [row for row in read_index(run.read("example_index")["index"], run.store) if assignment.split_of(row.document) == split]
+        rows = split_rows(_rows(run), _ASSIGNMENT.validate_python(run.read("split_assignment")))[split]
         digest = write_split(rows, split, run.store, chat_record_schema_path())
         return run.finish(
             {"jsonl": digest, "examples": len(rows)},
@@ -122,15 +141,25 @@ train_split, val_split, test_split = (_split_asset(split) for split in SPLITS)
 )
 def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)
-    assignment = Assignment.model_validate(run.read("split_assignment"))
-    digests = {split: run.read(f"{split}_split")["jsonl"] for split in SPLITS}
-    records = {split: list(load_split(run.store.path(digest, ".jsonl"), chat_record_schema_path())) for split, digest in digests.items()}
-    unplaced = run.store.read_json(run.read("example_index")["unplaced"])
-    leaks = find_leaks(records, assignment.groups)
-    card = make_card(records, digests, assignment, unplaced, leaks, count_tokens=_token_counter(run.home.base_model()))
+    assignment = _ASSIGNMENT.validate_python(run.read("split_assignment"))
+    digests: dict[Split, str] = {split: run.read(f"{split}_split")["jsonl"] for split in SPLITS}
+    records = (
+        record for digest in digests.values() for record in load_split(run.store.path(digest, ".jsonl"), chat_record_schema_path())
+    )
+    leaks = find_leaks(records, assignment.groups.group)
+    targets = (VendorTargets.model_validate(run.store.read_json(version)) for version in run.read("example_index")["targets"].values())
+    card = make_card(
+        split_rows(_rows(run), assignment),
+        digests,
+        assignment,
+        targets,
+        settings={"splits": run.settings.splits.digest},
+        leaks=leaks,
+        count_tokens=_token_counter(run.home.base_model()),
+    )
     return run.finish(
         card.model_dump(mode="json"),
-        {"card": dg.MetadataValue.md(card.markdown()), "leaks": len(leaks)},
+        {"card": dg.MetadataValue.md(card.to_markdown()), "leaks": len(leaks)},
         [
             dg.AssetCheckResult(
                 check_name="no_leaks",
@@ -143,7 +172,7 @@ def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
 
 
 def _token_counter(base: str) -> Callable[[str], int]:
-    from extraction_assets.model.base import load_tokenizer
+    from extraction_assets.model.base import load_base_format
 
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_base_format(base).tokenizer
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

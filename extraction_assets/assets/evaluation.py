@@ -1,7 +1,5 @@
 """Stage 5: predictions, the eval report, and the champion behind its gate."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,8 @@ import dagster as dg
 from extraction_assets.assets.conditions import on_change
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.training import TRAINING_POOL
-from extraction_assets.evaluation.gate import Decision, decide
-from extraction_assets.evaluation.report import write_report
+#from extraction_assets.evaluation.gate import Decision, decide
+#from extraction_assets.evaluation.report import write_report
 from extraction_assets.inference.predict import predict_split
 from extraction_assets.settings import AutomationSettings, DecodingSettings, EvaluationSettings
 from extraction_assets.store import digest_of

@@ -62,9 +62,14 @@ class Materialization:
         """Stored JSON value of an input."""
         return self.store.read_json(self.version(asset))
 
+    def versions(self, asset: str) -> dict[str, str]:
+        """Data versions of every partition of an input, by partition key."""
+        prefix = f"{asset}["
+        return {name[len(prefix) : -1]: version for name, version in sorted(self.inputs.items()) if name.startswith(prefix)}
+
     def read_partitions(self, asset: str) -> list[Any]:
         """Stored JSON values of every partition of an input, in the order of the partition keys."""
-        return [self.store.read_json(version) for name, version in sorted(self.inputs.items()) if name.startswith(f"{asset}[")]
+        return [self.store.read_json(version) for version in self.versions(asset).values()]
 
     def progress(self, unit: str) -> Progress:
         """A bar on stderr for this run."""

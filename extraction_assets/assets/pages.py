@@ -1,7 +1,5 @@
 """Stage 2: page images, page targets and hard negatives of one vendor."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import dagster as dg
@@ -88,6 +86,8 @@ def page_targets(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
         TargetSettings.from_json(run.read("target_settings")),
         run.store,
     )
+    for pages in targets.undecided:
+        context.log.warning(f"document {pages.document[:12]}: pages {', '.join(map(str, pages.pages))} have no target: {pages.reason}")
     unplaced = [(value.document[:12], value.pointer, value.value) for value in targets.unplaced]
     if targets.ignored_keys:
         context.log.warning(f"label keys that the schema does not have are left out: {', '.join(targets.ignored_keys)}")

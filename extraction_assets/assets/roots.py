@@ -1,7 +1,5 @@
 """The settings, the target schemas and the base model: cheap roots, one node for each thing that can change on its own."""
 
-from __future__ import annotations
-
 import dagster as dg
 import yaml
 

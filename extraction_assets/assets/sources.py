@@ -1,7 +1,5 @@
 """Stage 1: what lies in landing/ — documents and their labels."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
@@ -54,7 +52,7 @@ def document_labels(context: dg.AssetExecutionContext, home: HomeResource) -> dg
     run = Materialization(context, home, observed=seen.version("document_labels", vendor))
     documents = VendorDocuments.model_validate(run.read("raw_documents"))
     cache = DigestCache(run.home.cache / "digests.json")
-    found = collect_labels(run.home.landing, vendor, documents, run.store, cache)
+    found = collect_labels(run.home.landing, vendor, documents, run.store, cache, run.settings.render, run.settings.workers)
     unlabelled = len(documents.documents) - len(found.labels)
     return run.finish(
         found.model_dump(mode="json"),

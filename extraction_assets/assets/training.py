@@ -1,7 +1,5 @@
 """Stage 4: the training plan and the adapter. One training at a time (pool `gpu`)."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

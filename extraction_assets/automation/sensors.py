@@ -1,10 +1,11 @@
 """What starts by itself: the look at landing/ and settings, the nightly heal, the report of failures."""
 
-from __future__ import annotations
+
 
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
 
 from extraction_assets.automation.staleness import Planner, Status
@@ -17,7 +18,7 @@ from extraction_assets.store import digest_bytes
 ROOT_TAG = "extraction/root"
 
 
-def outside_sensor(home: Home, roots_job: dg.UnresolvedAssetJobDefinition, settings: AutomationSettings) -> dg.SensorDefinition:
+def outside_sensor(home: Home, roots_job: UnresolvedAssetJobDefinition, settings: AutomationSettings) -> dg.SensorDefinition:
     """Looks at landing/, settings.yaml, schemas/ and the base model; requests exactly the roots whose content changed.
 
     What lies below follows by the assets' own conditions.
@@ -82,7 +83,7 @@ def _busy(instance: dg.DagsterInstance) -> set[str]:
     return {run.tags[ROOT_TAG] for run in instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)) if ROOT_TAG in run.tags}
 
 
-def heal_schedule(home: Home, everything_job: dg.UnresolvedAssetJobDefinition, settings: AutomationSettings) -> dg.ScheduleDefinition:
+def heal_schedule(home: Home, everything_job: UnresolvedAssetJobDefinition, settings: AutomationSettings) -> dg.ScheduleDefinition:
     """Every night: what failed since its inputs changed runs again. Declarative conditions count a failed run as handled."""
 
     @dg.schedule(
