@@ -6,12 +6,11 @@ drawn by the same engine calls from the same bytes: the order of arrival differs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from extraction_assets.documents.records import PageText, Word
+from extraction_assets.documents.records import PageText
 from extraction_assets.documents.sandbox import Frame, Sandbox, Task
 from extraction_assets.settings import RenderSettings
 
@@ -38,6 +37,8 @@ class DrawnPage:
     page: int
     image: bytes
     text: PageText | None
+    text_spelled: bytes
+    """the text in canonical JSON, as it is stored; empty where there is none"""
     width: int
     height: int
     content_width: int
@@ -128,8 +129,13 @@ def draw_documents(
             _opened(frame, run, source, state, resume)
         elif frame.kind == "page":
             reached[place] = at + 1
+            try:
+                page = _page_of(frame)
+            except (ValueError, KeyError, TypeError):  # a worker that a file has taken over; ValidationError is a ValueError
+                state.finished.failures.append(Failure(at + 1, "crashed", "made the worker answer nonsense"))
+                continue
             state.finished.pages += 1
-            yield run.index, source, _page_of(frame)
+            yield run.index, source, page
         elif frame.kind == "page_failed":
             reached[place] = at + 1
             state.finished.failures.append(Failure(frame.values["page"] + 1, frame.values["reason"], frame.values["detail"]))
@@ -194,13 +200,14 @@ def _died(frame: Frame, run: _Run, source: Source, state: _State, page: int, res
 
 
 def _page_of(frame: Frame) -> DrawnPage:
+    """Raises ValueError on an answer that is no page."""
     values = frame.values
-    image, words = frame.blobs
-    text = PageText(words=tuple(_word(row) for row in json.loads(words))) if values["has_text"] else None
+    image, spelled = frame.blobs
     return DrawnPage(
         page=int(values["page"]) + 1,
         image=image,
-        text=text,
+        text=PageText.model_validate_json(spelled) if values["has_text"] else None,
+        text_spelled=spelled,
         width=int(values["width"]),
         height=int(values["height"]),
         content_width=int(values["content_width"]),
@@ -211,11 +218,6 @@ def _page_of(frame: Frame) -> DrawnPage:
         engine=str(values["engine"]),
         flags=tuple(str(flag) for flag in values["flags"]),
     )
-
-
-def _word(row: list[Any]) -> Word:
-    text, x0, y0, x1, y1, line = row
-    return Word(text=str(text), box=(float(x0), float(y0), float(x1), float(y1)), line=int(line))
 
 
 def _in_order(finished: Finished) -> Finished:

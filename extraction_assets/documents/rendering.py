@@ -80,13 +80,13 @@ def _draw_into(
 
 def _stored(store: Store, document: str, page: DrawnPage) -> PageImage:
     image = store.put_bytes(page.image, ".png")
-    text = None if page.text is None else store.put_json(page.text.model_dump(mode="json"))
+    text = None if page.text is None else store.put_bytes(page.text_spelled, ".json")
     return page_record(document, page, image, text)
 
 
 def page_record(document: str, page: DrawnPage, image: str, text: str | None) -> PageImage:
     """The record of a drawn page; image and text are digests."""
-    values = {name: value for name, value in vars(page).items() if name not in ("image", "text")}
+    values = {name: value for name, value in vars(page).items() if name not in ("image", "text", "text_spelled")}
     return PageImage(document=document, image=image, text=text, **values)
 
 
@@ -236,7 +236,7 @@ def render_bytes(data: bytes, settings: RenderSettings, workers: int = 1) -> Ren
     with warm_sandbox(settings, workers) as sandbox:
         for _, _, item in draw_documents(sandbox, [Source(digest, lambda: data)], settings):
             if isinstance(item, DrawnPage):
-                text = None if item.text is None else _text_digest(item.text)
+                text = None if item.text is None else digest_bytes(item.text_spelled)
                 record = page_record(digest, item, digest_bytes(item.image), text)
                 pages.append(RenderedPage(record, item.image, item.text))
             else:
@@ -244,9 +244,3 @@ def render_bytes(data: bytes, settings: RenderSettings, workers: int = 1) -> Ren
     by_page = {page.record.page: page for page in pages}
     whole = tuple(RenderedPage(record, by_page[record.page].png, by_page[record.page].text) for record in entry.pages)
     return RenderedDocument(whole, entry.refused)
-
-
-def _text_digest(text: PageText) -> str:
-    from extraction_assets.store import digest_of
-
-    return digest_of(text.model_dump(mode="json"))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from extraction_assets.documents import einvoice, media, protocol
-from extraction_assets.documents.engine import Drawn, OpenDocument, Unreadable
+from extraction_assets.documents.engine import Drawn, OpenDocument, Unreadable, WordRow
 from extraction_assets.documents.mupdf_engine import MuPdfDocument, as_unreadable
 from extraction_assets.documents.pdfium_engine import PdfiumDocument
 from extraction_assets.documents.png import encode_png
@@ -165,7 +165,7 @@ class Worker:
 
     def _send_page(self, page: int, document: OpenDocument, drawer: OpenDocument, grid: PageGrid, drawn: Drawn) -> None:
         png = encode_png(drawn.pixels)
-        words = b"" if drawn.words is None else json.dumps(drawn.words, ensure_ascii=False).encode("utf-8", "replace")
+        words = b"" if drawn.words is None else _spell(drawn.words)
         self._send(
             "page",
             (png, words),
@@ -181,6 +181,15 @@ class Worker:
             flags=sorted({*document.flags, *drawn.flags}),
             has_text=drawn.words is not None,
         )
+
+
+def _spell(words: list[WordRow]) -> bytes:
+    """A records.PageText in canonical JSON (keys in order, no spaces), boxes to a hundredth of a pixel."""
+    rows = [
+        {"box": [round(x0, 2), round(y0, 2), round(x1, 2), round(y1, 2)], "line": line, "text": text.encode("utf-8", "replace").decode()}
+        for text, x0, y0, x1, y1, line in words
+    ]
+    return json.dumps({"words": rows}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _is_suspect(drawn: Drawn) -> bool:
