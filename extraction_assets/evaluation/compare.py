@@ -72,10 +72,8 @@ def refuse_unlike(a: SystemScores, b: SystemScores) -> None:
         ids_a, ids_b = ([document.id for document in system.tables[type].documents] for system in (a, b))
         if ids_a != ids_b:
             only = sorted(set(ids_a) ^ set(ids_b))
-            found = (
-                f"of their documents {len(only)} in one of them alone, e.g. {only[0]}" if only else "their documents stand in another order"
-            )
-            raise InputError(f"{a.name} and {b.name} on {type}", f"cannot be compared: {found}", do="Score both on the same test set")
+            found = f"{len(only)} in one of them alone, e.g. {only[0]}" if only else "in another order"
+            raise InputError(f"{a.name} and {b.name} on {type}", f"not the same documents: {found}", do="Score both on the same test set")
 
 
 def all_types(a: SystemScores, b: SystemScores) -> list[str]:

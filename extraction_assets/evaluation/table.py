@@ -29,7 +29,7 @@ _VENDORS_SHOWN = 8
 
 def print_table(summary: dict[str, Any], title: str = "Evaluation", file: IO[str] | None = None, width: int | None = None) -> None:
     """Print one system's summary (of `evaluate_files` or `summarise`). Colours only where the file is a terminal."""
-    console = Console(file=file, width=width, highlight=False)
+    console = _console(file, width)
     console.print(_overall({"": summary}, f"{title}: {_count(summary['documents'], 'document')}"))
     console.print(_fields(summary))
     if summary["rows"]:
@@ -44,7 +44,7 @@ def print_table(summary: dict[str, Any], title: str = "Evaluation", file: IO[str
 
 def print_systems(summaries: dict[str, dict[str, Any]], title: str, file: IO[str] | None = None, width: int | None = None) -> None:
     """Print several systems' summaries (base, champion, challenger) side by side: the overall rates, then accuracy per field."""
-    console = Console(file=file, width=width, highlight=False)
+    console = _console(file, width)
     first = next(iter(summaries.values()))
     console.print(_overall(summaries, f"{title}: {_count(first['documents'], 'page')}"))
     table = _table("accuracy per field")
@@ -83,8 +83,15 @@ def notes(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _console(file: IO[str] | None, width: int | None) -> Console:
+    console = Console(file=file, width=width, highlight=False)
+    if width is None and not console.is_terminal:
+        console.width = 110
+    return console
+
+
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
 def _overall(summaries: dict[str, dict[str, Any]], title: str) -> Table:
@@ -107,14 +114,12 @@ def _overall(summaries: dict[str, dict[str, Any]], title: str) -> Table:
 
 def _fields(summary: dict[str, Any]) -> Table:
     table = _table("fields")
-    for name in ("field", "type"):
-        table.add_column(name, overflow="fold", style="dim" if name == "type" else None)
+    table.add_column("field", no_wrap=True)
     for name in ("accuracy", "95 %", "prec.", "recall", "halluc.", "match", "wrong", "missing", "invented", "absent"):
         table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "95 %" else None)
     for field, told in summary["fields"].items():
         table.add_row(
             field,
-            told["type"],
             Text(_share(told["accuracy"]["value"]), style="bold"),
             _interval(told["accuracy"]),
             *(_share(told[metric]["value"]) for metric in ("precision", "recall", "hallucination_rate")),
