@@ -162,6 +162,8 @@ class EvaluationSettings(Section):
     """resamples (over documents) for 95 % intervals"""
     margin: Share = 0.0
     """how much better the challenger must be"""
+    guard_margin: Share = 0.02
+    """how much worse a guard may become: each amount and id field, the strict-JSON rate, the worst vendor"""
     seed: int = 0
 
 
