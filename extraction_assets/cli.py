@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     with_json(dataset)
 
     plan = command("plan", _plan, "memory, steps and time of the training to come")
+    plan.add_argument("--gpu", metavar="NAME", help="L4, A10, A100-40, A100-80, H100 or H200 (default: this CPU)")
     with_json(plan)
 
     evaluate = command("evaluate", _evaluate, "score any system's predictions against gold targets")
@@ -225,7 +226,7 @@ def _dataset(options: Any) -> None:
 def _plan(options: Any) -> None:
     from extraction_assets.commands import plan_command
 
-    plan, markdown = plan_command(Home.open(options.home))
+    plan, markdown = plan_command(Home.open(options.home), options.gpu)
     if options.json:
         _print_json(plan)
     else:

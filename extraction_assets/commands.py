@@ -85,14 +85,17 @@ def dataset_command(home: Home) -> tuple[dict[str, Any], str]:
     )
 
 
-def plan_command(home: Home) -> tuple[dict[str, Any], str]:
-    from extraction_assets.settings import TrainingSettings
-    from extraction_assets.training.plan import plan_training
+def plan_command(home: Home, gpu: str | None) -> tuple[dict[str, Any], str]:
+    """(the plan held against a machine; the same in Markdown). gpu: None is this CPU."""
+    from extraction_assets.training.machines import machine_named
+    from extraction_assets.training.plan import estimate, plan_training
+    from extraction_assets.training.plan_card import plan_card
 
-    settings: TrainingSettings = home.settings().training
-    paths = {split: home.store.path(latest(home, f"{split}_split")["jsonl"], ".jsonl") for split in ("train", "val")}
-    plan = plan_training(Path(str(paths["train"])), Path(str(paths["val"])), home.base_model(), settings)
-    return plan.model_dump(mode="json"), plan.markdown()
+    machine = machine_named(gpu)
+    paths = [Path(str(home.store.path(latest(home, f"{split}_split")["jsonl"], ".jsonl"))) for split in ("train", "val")]
+    plan = plan_training(*paths, home.base_model(), home.settings().training)
+    held = estimate(plan, machine)
+    return {**plan.model_dump(mode="json"), "machine": held.to_json()}, plan_card(plan, held)
 
 
 def lineage_command(home: Home, what: str) -> Chain:

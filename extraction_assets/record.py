@@ -25,6 +25,9 @@ from extraction_assets.store import canonical_json, digest_bytes, write_atomical
 VENDORS = "vendors"
 """name of the dynamic partitions: keys are type/vendor"""
 
+TOGETHER_TAG = "extraction/together"
+"""assets with the same value are asked for together: half a dataset is none"""
+
 Partition = str | None
 
 
@@ -51,6 +54,8 @@ class Shape:
     """code version"""
     blocking_checks: Mapping[str, tuple[str, ...]]
     """names of checks that must have passed before anything below may run"""
+    together: Mapping[str, str]
+    """asset -> value of its TOGETHER_TAG"""
 
     @classmethod
     def of(cls, graph: AssetGraph) -> Shape:
@@ -61,6 +66,7 @@ class Shape:
             partitioned=frozenset(name for name, node in nodes.items() if node.is_partitioned),
             code={name: node.code_version or "" for name, node in nodes.items()},
             blocking_checks=_blocking_checks(graph),
+            together={name: node.tags[TOGETHER_TAG] for name, node in nodes.items() if TOGETHER_TAG in node.tags},
         )
 
     def inputs(self, asset: str, partition: Partition, vendors: Iterable[str]) -> list[tuple[str, Partition]]:
@@ -76,8 +82,8 @@ class Shape:
         return found
 
     def upstream_of(self, asset: str) -> set[str]:
-        """The asset and everything above it."""
-        found = {asset}
+        """The asset, those made together with it, and everything above them."""
+        found = {asset} | {name for name, value in self.together.items() if value == self.together.get(asset)}
         for name in reversed(list(self.parents)):
             if name in found:
                 found.update(self.parents[name])

@@ -19,6 +19,7 @@ from extraction_assets.dataset.records import SPLITS, IndexRow, Split, VendorNeg
 from extraction_assets.dataset.splits import Assignment, assign_splits, split_documents, split_rows
 from extraction_assets.dataset.twins import find_twins
 from extraction_assets.home import chat_record_schema_path
+from extraction_assets.record import TOGETHER_TAG
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import SplitSettings
 from extraction_assets.store import Store
@@ -143,9 +144,7 @@ def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
     run = Materialization(context, home)
     assignment = _ASSIGNMENT.validate_python(run.read("split_assignment"))
     digests: dict[Split, str] = {split: run.read(f"{split}_split")["jsonl"] for split in SPLITS}
-    records = (
-        record for digest in digests.values() for record in load_split(run.store.path(digest, ".jsonl"), chat_record_schema_path())
-    )
+    records = (record for digest in digests.values() for record in load_split(run.store.path(digest, ".jsonl"), chat_record_schema_path()))
     leaks = find_leaks(records, assignment.groups.group)
     targets = (VendorTargets.model_validate(run.store.read_json(version)) for version in run.read("example_index")["targets"].values())
     card = make_card(

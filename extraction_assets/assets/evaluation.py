@@ -1,6 +1,5 @@
 """Stage 5: predictions, the eval report, and the champion behind its gate."""
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import dagster as dg
 from extraction_assets.assets.conditions import on_change
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.training import TRAINING_POOL
-#from extraction_assets.evaluation.gate import Decision, decide
-#from extraction_assets.evaluation.report import write_report
-from extraction_assets.inference.predict import predict_split
-from extraction_assets.settings import AutomationSettings, DecodingSettings, EvaluationSettings
+
+# from extraction_assets.evaluation.gate import Decision, decide
+# from extraction_assets.evaluation.report import write_report
+from extraction_assets.settings import AutomationSettings, DecodingSettings
 from extraction_assets.store import digest_of
 
 ANSWERED_SPLITS = ("val", "test")
@@ -48,7 +47,11 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
                 "answers": answers,
                 "decoding": run.version("decoding_settings"),
             },
-            {f"{system}_{split}": dg.MetadataValue.path(str(run.store.path(digest, ".jsonl"))) for system, by in answers.items() for split, digest in by.items()},
+            {
+                f"{system}_{split}": dg.MetadataValue.path(str(run.store.path(digest, ".jsonl")))
+                for system, by in answers.items()
+                for split, digest in by.items()
+            },
         )
 
     return [predictions]
@@ -56,8 +59,12 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
 
 def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: str | None) -> str:
     """Digest of the answers' JSONL."""
+    from extraction_assets.inference.predict import predict_split  # torch: `status` and the dataset do without it
+
     settings = DecodingSettings.from_json(run.read("decoding_settings"))
-    name = digest_of({"split": planned["splits"][split], "base": planned["base"], "adapter": adapter, "decoding": settings.model_dump(mode="json")})
+    name = digest_of(
+        {"split": planned["splits"][split], "base": planned["base"], "adapter": adapter, "decoding": settings.model_dump(mode="json")}
+    )
 
     def build(folder: Path) -> None:
         predict_split(

@@ -10,9 +10,6 @@ from extraction_assets.assets.dataset import dataset_card, test_split, train_spl
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.roots import base_model
 from extraction_assets.settings import AutomationSettings, TrainingSettings
-from extraction_assets.training.adapter import read_manifest
-from extraction_assets.training.job import make_job, training_command, write_job
-from extraction_assets.training.plan import TrainingPlan, plan_training
 
 TRAINING_POOL = "gpu"
 
@@ -29,16 +26,21 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         code_version="1",
     )
     def training_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        from extraction_assets.training.plan import plan_training  # torch: `status` and the dataset do without it
+        from extraction_assets.training.plan_card import plan_card
+
         run = Materialization(context, home)
         settings = TrainingSettings.from_json(run.read("training_settings"))
         digests = {name: run.read(f"{name}_split")["jsonl"] for name in ("train", "val", "test")}
         plan = plan_training(
             run.store.path(digests["train"], ".jsonl"), run.store.path(digests["val"], ".jsonl"), run.home.base_model(), settings
         )
-        for example in plan.over_length:
-            context.log.warning(f"example {example} is longer than training.max_target_tokens and is left out")
+        for example in plan.train.over_length:
+            context.log.warning(
+                f"example {example.id} has a target of {example.target_tokens} tokens, more than training.max_target_tokens: it is left out whole"
+            )
         value = {"plan": plan.model_dump(mode="json"), "splits": digests, "base": run.read("base_model")["base_digest"]}
-        return run.finish(value, {"plan": dg.MetadataValue.md(plan.markdown()), "steps": plan.steps})
+        return run.finish(value, {"plan": dg.MetadataValue.md(plan_card(plan)), "steps": plan.steps})
 
     @dg.asset(
         group_name="training",
@@ -52,6 +54,10 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         code_version="1",
     )
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
+        from extraction_assets.training.adapter import read_manifest
+        from extraction_assets.training.job import make_job, training_command, write_job
+        from extraction_assets.training.plan import TrainingPlan
+
         run = Materialization(context, home)
         planned = run.read("training_plan")
         plan = TrainingPlan.model_validate(planned["plan"])
@@ -73,7 +79,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         manifest = read_manifest(run.store.folder(adapter))
         messages = done.get_custom_messages()
         return run.finish(
-            {"adapter": adapter, "weights": manifest.weights},
+            {"adapter": adapter, "files": manifest.files},
             {
                 "path": dg.MetadataValue.path(str(run.store.folder(adapter))),
                 "manifest": dg.MetadataValue.json(json.loads(manifest.model_dump_json())),

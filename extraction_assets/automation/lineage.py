@@ -92,11 +92,12 @@ def _adapter(record: Record, wanted: str) -> Chain | None:
             continue
         manifest = json.loads((record.home.store.folder(digest) / "manifest.json").read_text())
         chain = Chain(role, digest)
-        chain.links.append(("base model", manifest["base"]))
+        chain.links.append(("base model", f"{manifest['base']} {manifest['base_digest']}"))
         records = []
         for split in ("train", "val"):
-            chain.links.append((f"{split} split", manifest[split]))
-            records += list(_records(record, manifest[split]))
+            jsonl = manifest[f"{split}_digest"]
+            chain.links.append((f"{split} split", jsonl))
+            records += list(_records(record, jsonl))
         chain.links.append(("examples", str(len(records))))
         chain.documents = _documents(record, records)
         return chain
@@ -158,9 +159,7 @@ def _documents(record: Record, records: list[dict[str, Any]]) -> list[dict[str, 
     for row in records:
         examples.setdefault(row["meta"]["document"], []).append(row["id"])
     unknown = {"file": "no longer in landing/", "label_file": None, "vendor": None}
-    return [
-        {"document": document, **unknown, **sources.get(document, {}), "examples": ids} for document, ids in sorted(examples.items())
-    ]
+    return [{"document": document, **unknown, **sources.get(document, {}), "examples": ids} for document, ids in sorted(examples.items())]
 
 
 def _sources(record: Record) -> dict[str, dict[str, Any]]:

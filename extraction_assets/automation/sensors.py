@@ -1,7 +1,5 @@
 """What starts by itself: the look at landing/ and settings, the nightly heal, the report of failures."""
 
-
-
 from collections.abc import Iterator
 
 import dagster as dg
