@@ -101,6 +101,7 @@ def _split_asset(split: Split) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"jsonl"},
         code_version="1",
+        tags={TOGETHER_TAG: "splits"},
         check_specs=[
             dg.AssetCheckSpec("is_not_empty", asset=f"{split}_split", blocking=split == "train", description="Training needs examples.")
         ],

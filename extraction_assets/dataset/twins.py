@@ -36,6 +36,7 @@ from extraction_assets.store import Store, digest_of
 
 FINGERPRINT_VERSION = 1
 PERMUTATIONS = 128
+_SCHEME = "affine32"  # named, since signatures outlive the process: datasketch 2 changed its default, and a mix is silently wrong
 SAME_SCAN_BITS = 6
 """of 256 bits of perceptual hash; eight bands of 32 bits find every pair that differs in fewer than eight"""
 ENOUGH_VALUES = 3
@@ -146,7 +147,7 @@ def _numbers(telling: Mapping[str, Sequence[IndexRow]], schemas: Mapping[str, Ta
 
 @dataclass(frozen=True)
 class _Prints:
-    minhash: dict[str, NDArray[np.uint64]]
+    minhash: dict[str, NDArray[np.uint32]]
     """document -> (PERMUTATIONS,) signature of its word triples"""
     scans: list[tuple[str, int]]
     """(document, 256-bit perceptual hash) of every page without text"""
@@ -163,7 +164,7 @@ def _fingerprints(telling: Mapping[str, Sequence[IndexRow]], store: Store, progr
                 known = {"minhash": _signature(_words(texts, store))}
                 remember(store, "fingerprints", key, known)
             if known["minhash"]:
-                prints.minhash[document] = np.array(known["minhash"], dtype=np.uint64)
+                prints.minhash[document] = np.array(known["minhash"], dtype=np.uint32)
         for row in pages:
             if row.text is None:
                 prints.scans.append((document, _scan_hash(row.image, store)))
@@ -192,7 +193,7 @@ def _signature(words: Sequence[str]) -> list[int]:
     triples = _triples(words)
     if len(triples) < FEW_TRIPLES:
         return []
-    minhash = MinHash(num_perm=PERMUTATIONS, seed=1)
+    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME)
     minhash.update_batch([triple.encode() for triple in sorted(triples)])
     return [int(value) for value in minhash.hashvalues]
 
@@ -215,7 +216,7 @@ def _near_texts(prints: _Prints, telling: Mapping[str, Sequence[IndexRow]], thre
 
     for document in sorted(prints.minhash):
         signature = prints.minhash[document]
-        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashvalues=signature)
+        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashvalues=signature, scheme=_SCHEME)
         for other in sorted(lsh.query(minhash)):
             if _root(joined, document) == _root(joined, other):
                 continue
