@@ -260,7 +260,8 @@ def _lineage(options: Any) -> None:
 
 
 def _evaluate(options: Any) -> None:
-    from extraction_assets.evaluation.harness import evaluate_files, print_table
+    from extraction_assets.evaluation.harness import evaluate_files
+    from extraction_assets.evaluation.table import print_table
     from extraction_assets.schema import TargetSchema
     from extraction_assets.settings import EvaluationSettings
 
