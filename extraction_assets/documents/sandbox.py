@@ -25,6 +25,9 @@ from extraction_assets.settings import RenderSettings
 TASKS_PER_WORKER = 2000
 """a worker is replaced after so many tasks: engines leak a little"""
 
+MAX_ATTEMPTS = 3
+"""workers that may be killed from outside before they say a word about a task"""
+
 _LARGEST_SHARE = (1 << 20) / 4
 """bytes of document per MB of a worker's memory"""
 
@@ -69,6 +72,8 @@ class Sandbox:
 
     def frames(self, tasks: Iterable[Task]) -> Iterator[Frame]:
         """Every frame of every task, as they come. A task ends with one `done` or one `died` frame."""
+        for warm in self._workers:
+            warm.key = ""  # what is open from the last batch may have had another's password, or another's key
         source = iter(tasks)
         try:
             while True:
@@ -159,13 +164,13 @@ class Sandbox:
         """A worker is late (reason given) or dead (None: found out here). Its task ends with `died`, or goes to the next worker."""
         task = worker.task
         self._discard(worker, is_dead=reason is None)
-        if worker.starting:
-            raise worker.startup_error()
         if task is None:
             return
         reason = reason or worker.cause_of_death()
+        if worker.starting and reason != "killed":
+            raise worker.startup_error()
         untouched = worker.engine is None or reason == "killed"
-        if untouched and not worker.has_answered and task.attempts < 2 and reason in ("killed", "crashed"):
+        if untouched and not worker.has_answered and task.attempts < MAX_ATTEMPTS and reason in ("killed", "crashed"):
             self._queue.append(replace(task, attempts=task.attempts + 1))  # dead while idle, or killed from outside: not its doing
             return
         yield Frame(task, "died", {"reason": reason, "detail": worker.obituary(reason), "engine": worker.engine})

@@ -19,6 +19,7 @@ from extraction_assets.documents import protocol
 from extraction_assets.settings import RenderSettings
 
 STARTUP_SECONDS = 120.0
+WORKER_MODULE = "extraction_assets.documents.worker"
 
 _OUT_OF_MEMORY_SHARE = 0.6
 """a worker that dies this close to its memory limit has died of it: the engines abort where an allocation fails"""
@@ -67,7 +68,7 @@ class WorkerProcess:
         self._usage: Any = None
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "extraction_assets.documents.worker", json.dumps(vars(limits))],
+            [sys.executable, "-m", WORKER_MODULE, json.dumps(vars(limits))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
