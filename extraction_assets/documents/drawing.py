@@ -16,8 +16,9 @@ from extraction_assets.settings import RenderSettings
 
 RUN_OF_PAGES = 8
 ENGINES = ("mupdf", "pdfium")
+MAX_KILLS = 3
 
-_UNSTABLE = frozenset({"timeout", "out_of_memory", "crashed"})
+_UNSTABLE = frozenset({"timeout", "out_of_memory", "crashed", "killed", "unreadable"})
 """reasons that another day, on a machine with less to do, might not come up again"""
 
 
@@ -82,6 +83,8 @@ class _Run:
     stop: int
     engines: tuple[str, ...] = ENGINES
     page_engines: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    kills: int = 0
+    """times a worker was killed from outside while it was at it"""
 
 
 class _State:
@@ -179,24 +182,34 @@ def _opened(frame: Frame, run: _Run, source: Source, state: _State, resume: _Res
 def _died(frame: Frame, run: _Run, source: Source, state: _State, page: int, resume: _Resume) -> None:
     """A worker died of a page. What took too long has had its time; what crashed one engine may be drawn by the other."""
     reason, detail, engine = frame.values["reason"], frame.values["detail"], frame.values["engine"]
+    if reason == "killed" and run.kills < MAX_KILLS:  # not the page's doing
+        resume(replace(run, kills=run.kills + 1), source, page, state)
+        return
     opening = not state.is_open
-    engines = dict(run.page_engines).get(page, run.engines)
-    # a timeout of the second opinion leaves the first engine's picture to be had; a timeout of the first ends the page
-    left = tuple(name for name in engines if name != (engine or "mupdf")) if reason != "too_large" else ()
-    if reason == "timeout" and engine != "pdfium":
-        left = ()
-    if opening:
-        if left:
-            resume(replace(run, engines=left), source, run.start, state)
-        else:
-            state.finished.failures.append(Failure(None, reason, detail))
+    engines = run.engines if opening else dict(run.page_engines).get(page, run.engines)
+    left = _engines_left(engines, reason, engine)
+    if opening and left:
+        resume(replace(run, engines=left), source, run.start, state)
+    elif opening:
+        state.finished.failures.append(Failure(None, reason, detail))
     elif left:
-        kept = tuple((number, names) for number, names in run.page_engines if number != page)
-        resume(replace(run, page_engines=(*kept, (page, left))), source, page, state)
+        others = tuple((number, names) for number, names in run.page_engines if number != page)
+        resume(replace(run, page_engines=(*others, (page, left))), source, page, state)
     else:
         state.finished.failures.append(Failure(page + 1, reason, detail))
         if page + 1 < run.stop:
             resume(run, source, page + 1, state)
+
+
+def _engines_left(engines: tuple[str, ...], reason: str, engine: str | None) -> tuple[str, ...]:
+    """Engines that may still try. Always fewer than before, so that trying ends.
+
+    A second opinion that takes too long leaves the first engine's picture to be had; a first one that does ends the page.
+    """
+    if reason in ("too_large", "killed") or (reason == "timeout" and engine != "pdfium"):
+        return ()
+    left = tuple(name for name in engines if name != (engine or "mupdf"))
+    return left if len(left) < len(engines) else ()
 
 
 def _page_of(frame: Frame) -> DrawnPage:

@@ -9,45 +9,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import selectors
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import Any
 
 from extraction_assets.documents import protocol
+from extraction_assets.documents.worker_process import Limits, Task, WorkerProcess
 from extraction_assets.settings import RenderSettings
 
-STARTUP_SECONDS = 120.0
 TASKS_PER_WORKER = 2000
 """a worker is replaced after so many tasks: engines leak a little"""
 
+MAX_ATTEMPTS = 3
+"""workers that may be killed from outside before they say a word about a task"""
+
 _LARGEST_SHARE = (1 << 20) / 4
 """bytes of document per MB of a worker's memory"""
-
-_OUT_OF_MEMORY_SHARE = 0.6
-"""a worker that dies this close to its memory limit has died of it: the engines abort where an allocation fails"""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One request about one document."""
-
-    key: str
-    """names the document's bytes: a worker that still has them open gets no bytes again"""
-    load: Callable[[], bytes]
-    request: dict[str, Any]
-    tag: Any = None
-    """the caller's own; comes back with every frame"""
-    attempts: int = 0
-    """workers that died before they said a word about it"""
 
 
 @dataclass(frozen=True)
@@ -60,26 +42,13 @@ class Frame:
     blobs: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one worker may take."""
-
-    page_seconds: float
-    """wall seconds between two frames; twice that in CPU seconds ends a worker whose parent is gone"""
-    memory_mb: int
-
-    @classmethod
-    def of(cls, settings: RenderSettings) -> Limits:
-        return cls(settings.page_seconds, settings.memory_mb)
-
-
 class Sandbox:
     """`workers` processes (0: one a core), started when there is work for them. A context manager; not for two threads."""
 
     def __init__(self, limits: Limits, workers: int = 0) -> None:
         self.limits = limits
         self._size = workers or os.cpu_count() or 1
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._queue: deque[Task] = deque()
 
     def __enter__(self) -> Sandbox:
@@ -103,6 +72,8 @@ class Sandbox:
 
     def frames(self, tasks: Iterable[Task]) -> Iterator[Frame]:
         """Every frame of every task, as they come. A task ends with one `done` or one `died` frame."""
+        for warm in self._workers:
+            warm.key = ""  # what is open from the last batch may have had another's password, or another's key
         source = iter(tasks)
         try:
             while True:
@@ -120,17 +91,17 @@ class Sandbox:
                 self._discard(worker)  # the reader has gone: this worker's answers belong to nobody
             self._queue.clear()
 
-    def _idle(self, key: str) -> _Worker | None:
+    def _idle(self, key: str) -> WorkerProcess | None:
         """A worker without a task: the one that has this document open, else any, else a new one."""
         idle = [worker for worker in self._workers if worker.task is None]
         if idle:
             return next((worker for worker in idle if worker.key == key), idle[0])
         if len(self._workers) < self._size:
-            self._workers.append(_Worker(self.limits))
+            self._workers.append(WorkerProcess(self.limits))
             return self._workers[-1]
         return None
 
-    def _give(self, worker: _Worker, task: Task) -> Iterator[Frame]:
+    def _give(self, worker: WorkerProcess, task: Task) -> Iterator[Frame]:
         data = None if task.key == worker.key else task.load()
         if data is not None and len(data) > self.limits.memory_mb * _LARGEST_SHARE:
             detail = f"{len(data) >> 20} MB is too much for a worker of {self.limits.memory_mb} MB (render.memory_mb)"
@@ -138,7 +109,7 @@ class Sandbox:
             return
         worker.take(task, data)
 
-    def _listen(self, busy: list[_Worker]) -> Iterator[Frame]:
+    def _listen(self, busy: list[WorkerProcess]) -> Iterator[Frame]:
         """Wait for the next frame or the next deadline; yield what has come."""
         with selectors.DefaultSelector() as selector:
             for worker in busy:
@@ -157,7 +128,7 @@ class Sandbox:
             if worker.task is not None and worker in self._workers and time.monotonic() > worker.deadline:
                 yield from self._bury(worker, "timeout")
 
-    def _read(self, worker: _Worker) -> Iterator[Frame]:
+    def _read(self, worker: WorkerProcess) -> Iterator[Frame]:
         data = os.read(worker.answers.fileno(), 1 << 20)
         try:
             worker.buffer.feed(data)
@@ -169,7 +140,7 @@ class Sandbox:
         if not data:
             yield from self._bury(worker, None)
 
-    def _heard(self, worker: _Worker, header: dict[str, Any], blobs: list[bytes]) -> Iterator[Frame]:
+    def _heard(self, worker: WorkerProcess, header: dict[str, Any], blobs: list[bytes]) -> Iterator[Frame]:
         kind = header["kind"]
         if kind == "ready":
             worker.starting = False
@@ -178,10 +149,10 @@ class Sandbox:
         task = worker.task
         if task is None:
             raise protocol.ProtocolError("an answer to nothing")
-        worker.heard = True
         if kind == "engine":
             worker.engine = header["engine"]
             return
+        worker.has_answered = True
         worker.restart_clock()
         if kind == "done":
             worker.task = None
@@ -189,124 +160,25 @@ class Sandbox:
                 self._discard(worker)
         yield Frame(task, kind, header, blobs)
 
-    def _bury(self, worker: _Worker, reason: str | None) -> Iterator[Frame]:
+    def _bury(self, worker: WorkerProcess, reason: str | None) -> Iterator[Frame]:
         """A worker is late (reason given) or dead (None: found out here). Its task ends with `died`, or goes to the next worker."""
         task = worker.task
-        self._discard(worker)
-        if worker.starting:
-            raise worker.startup_error()
+        self._discard(worker, is_dead=reason is None)
         if task is None:
             return
-        if reason is None and not worker.heard and task.attempts == 0:  # it was dead before it saw the task (kill -9 while idle)
-            self._queue.append(replace(task, attempts=1))
-            return
         reason = reason or worker.cause_of_death()
+        if worker.starting and reason != "killed":
+            raise worker.startup_error()
+        untouched = worker.engine is None or reason == "killed"
+        if untouched and not worker.has_answered and task.attempts < MAX_ATTEMPTS and reason in ("killed", "crashed"):
+            self._queue.append(replace(task, attempts=task.attempts + 1))  # dead while idle, or killed from outside: not its doing
+            return
         yield Frame(task, "died", {"reason": reason, "detail": worker.obituary(reason), "engine": worker.engine})
 
-    def _discard(self, worker: _Worker) -> None:
-        worker.kill()
+    def _discard(self, worker: WorkerProcess, is_dead: bool = False) -> None:
+        worker.kill(is_dead)
         with contextlib.suppress(ValueError):
             self._workers.remove(worker)
-
-
-class _Worker:
-    """One child process and what it is doing."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.task: Task | None = None
-        self.key = ""
-        self.engine: str | None = None
-        self.done = 0
-        self.starting = True
-        self.heard = False
-        """it has said something about its present task"""
-        self.buffer = protocol.FrameBuffer()
-        self._usage: Any = None
-        self._status = 0
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "extraction_assets.documents.worker", json.dumps(vars(limits))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            env=_bare_environment(),
-            cwd="/",
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which ends its workers
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.requests: IO[bytes] = self.process.stdin
-        self.outbox: deque[memoryview] = deque()
-        os.set_blocking(self.requests.fileno(), False)
-        self.answers: IO[bytes] = self.process.stdout
-        self.deadline = time.monotonic() + STARTUP_SECONDS
-
-    def take(self, task: Task, data: bytes | None) -> None:
-        """Start on a task. data: the document's bytes, or None where it is still open here."""
-        self.task, self.key, self.engine, self.heard = task, task.key, None, False
-        self.done += 1
-        request = {**task.request, "key": task.key, "page_seconds": self.limits.page_seconds}
-        self.outbox.extend(memoryview(part) for part in protocol.pack(request, () if data is None else (data,)))
-        self.send_more()
-        if not self.starting:
-            self.restart_clock()
-
-    def send_more(self) -> None:
-        """Write what the pipe takes. A worker that has died is noticed where its answers end."""
-        with contextlib.suppress(BlockingIOError):
-            while self.outbox:
-                try:
-                    sent = os.write(self.requests.fileno(), self.outbox[0])
-                except BrokenPipeError:
-                    self.outbox.clear()
-                    return
-                if sent == len(self.outbox[0]):
-                    self.outbox.popleft()
-                else:
-                    self.outbox[0] = self.outbox[0][sent:]
-
-    def restart_clock(self) -> None:
-        self.deadline = time.monotonic() + self.limits.page_seconds
-
-    def kill(self) -> None:
-        """End it and learn what it had used. Safe to call again."""
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            with contextlib.suppress(ChildProcessError):
-                _, self._status, self._usage = os.wait4(self.process.pid, 0)
-            self.process.returncode = os.waitstatus_to_exitcode(self._status)
-        self.requests.close()
-        self.answers.close()
-
-    def cause_of_death(self) -> str:
-        if self._usage is None:
-            return "crashed"
-        unit = 1 if sys.platform == "darwin" else 1024
-        resident = self._usage.ru_maxrss * unit
-        return "out_of_memory" if resident > _OUT_OF_MEMORY_SHARE * (self.limits.memory_mb << 20) else "crashed"
-
-    def obituary(self, reason: str) -> str:
-        if reason == "timeout":
-            return f"took longer than {self.limits.page_seconds:g} s (render.page_seconds) for one page"
-        if reason == "out_of_memory":
-            return f"needs more than {self.limits.memory_mb} MB (render.memory_mb)"
-        return f"crashed the {self.engine or 'rendering'} engine"
-
-    def startup_error(self) -> RuntimeError:
-        self._complaints.seek(0)
-        text = self._complaints.read().decode(errors="replace").strip()
-        return RuntimeError(f"the rendering worker does not start (exit {self.process.returncode}): {text[-2000:]}")
-
-
-def _bare_environment() -> dict[str, str]:
-    """What a worker needs and nothing more: no keys or tokens of the parent reach a process that opens strangers' files."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR") if name in os.environ}
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry and os.path.exists(entry))
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads cost address space, and the pool is the parallelism
-    return {**kept, **one_thread, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8"}
 
 
 # --- warm between calls ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import PIL
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from extraction_assets.documents.engine import Drawn, Pixels, Unreadable, is_flat, is_white
 from extraction_assets.page_budget import PageBudget, PageGrid
@@ -16,6 +16,9 @@ NAME = f"pillow {PIL.__version__}"
 
 MAX_PIXELS = 250_000_000
 """A larger scan is refused by its header: 3 bytes a pixel and a copy would not fit a worker"""
+
+_FORMATS = (JpegImagePlugin.JpegImageFile.format, PngImagePlugin.PngImageFile.format)
+"""No other decoder of Pillow's ever sees a stranger's bytes (a JPEG with several pictures, MPO, goes by JPEG)"""
 
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
@@ -70,6 +73,8 @@ class Scan:
             return None
         if not 30 <= across <= 2400 or abs(across - down) > 0.02 * across:
             return None
+        if abs(across - round(across)) < 0.01:
+            across = round(across)  # PNG states whole pixels per metre: 300 dpi reads as 299.9994
         return across if max(self._size) / across <= _LARGEST_SHEET_IN else None
 
     def rotation(self, page: int) -> int:
@@ -90,7 +95,7 @@ class Scan:
         return Drawn(pixels, None, flags)
 
     def _open(self) -> Image.Image:
-        return Image.open(io.BytesIO(self._data), formats=("JPEG", "MPO", "PNG"))
+        return Image.open(io.BytesIO(self._data), formats=_FORMATS)
 
     def _decode(self, grid: PageGrid, flags: list[str]) -> Image.Image:
         try:
