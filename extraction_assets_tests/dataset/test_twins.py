@@ -105,7 +105,7 @@ def test_scans_are_twins_only_where_the_eye_sees_one_picture(store: Store) -> No
     other = page_of(store, document_id("c"), 1, [(x, y, text[::-1]) for x, y, text in lines[::-1]], scan=True)
     picture = Image.open(io.BytesIO(store.read_bytes(page.image, ".png"))).convert("RGB")
     jpeg, again = io.BytesIO(), io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=60)
+    picture.save(jpeg, "JPEG", quality=80)
     Image.open(jpeg).save(again, "PNG")
     rows = [
         scanned("a", page.image, target={"total": "1"}),
