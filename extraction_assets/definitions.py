@@ -6,6 +6,7 @@ import dagster as dg
 
 from extraction_assets.assets import dataset, evaluation, pages, roots, sources, training
 from extraction_assets.assets.materialization import HomeResource
+from extraction_assets.automation.instance import terminal_logger
 from extraction_assets.automation.sensors import failure_sensor, heal_schedule, outside_sensor
 from extraction_assets.home import Home
 from extraction_assets.settings import AutomationSettings
@@ -21,7 +22,6 @@ def build_definitions(home: Home) -> dg.Definitions:
         assets=assets,
         resources={
             "home": HomeResource(root=str(home.root)),
-            # the log of a run belongs into the event log; the terminal shows the planner's lines and progress bars
             "pipes": dg.PipesSubprocessClient(),
         },
         jobs=[roots_job, everything],
@@ -38,6 +38,8 @@ def build_definitions(home: Home) -> dg.Definitions:
             ),
         ],
         executor=dg.in_process_executor,
+        # the terminal shows the planner's lines, warnings and progress bars; all the rest stands in the event log
+        loggers={"console": terminal_logger},
     )
 
 

@@ -87,6 +87,18 @@ class Planner:
         judged = (self._judge(asset, partition, {}) for partition in self.partitions(asset))
         return [status for status in judged if status.state != "fresh"]
 
+    def never_built_below(self, status: Status, wanted: Sequence[str]) -> list[Status]:
+        """The given partition of this asset and of every wanted asset below it that was never built: there is no earlier content at
+        which a run could stop, so all of them may run at once. Only what stands above them outside this list has to be settled."""
+        chain = {status.asset: status}
+        first = wanted.index(status.asset)
+        settled = set(wanted[:first])
+        for asset in wanted[first + 1 :] if status.state == "missing" and status.partition is not None else ():
+            if asset in self.shape.partitioned and status.partition not in self._latest(asset):
+                if all(parent in chain or parent in settled for parent in self.shape.parents[asset]):
+                    chain[asset] = Status(asset, status.partition, "missing", ("was never materialized",), True)
+        return list(chain.values())
+
     def refresh(self, asset: str) -> None:
         """Forget what is known of an asset that has just run."""
         self._versions.pop(asset, None)

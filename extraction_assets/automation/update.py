@@ -1,7 +1,8 @@
 """`extraction update`: materialize what is stale, upstream first, nothing else.
 
 The graph is walked in topological order and asked again after every asset, so that a re-run with unchanged content stops there
-(early cutoff). Every (asset, partition) is a Dagster run of its own in the home's instance: the UI shows what the terminal did.
+(early cutoff). Everything runs as Dagster runs in the home's instance, so the UI shows what the terminal did: one run for each
+(asset, partition), and a single one for all that was never built of a vendor.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def update(
     sync_vendors(instance, observation)
     planner = Planner.of(definitions, instance, observation)
     job = definitions.resolve_implicit_global_asset_job_def()
-    return walk(planner, lambda status: _run(job, instance, status, say), to, say)
+    return walk(planner, lambda statuses: _run(job, instance, statuses, say), to, say)
 
 
 def walk(
@@ -95,7 +96,8 @@ def walk(
     ran: list[Ran] = []
     blocked: list[str] = []
     unusable: set[tuple[str, Partition]] = set()
-    for asset in planner.upward(to):
+    wanted = planner.upward(to)
+    for asset in wanted:
         below_failure = {
             partition
             for partition in planner.partitions(asset)
@@ -104,11 +106,11 @@ def walk(
         for status in planner.work(asset):
             if status.partition in below_failure:
                 continue
-            row = run(status)
-            ran.append(row)
-            if not row.ok:
-                unusable.add((asset, status.partition))
-        planner.refresh(asset)
+            rows = run(planner.never_built_below(status, wanted))
+            ran += rows
+            unusable.update((row.asset, row.partition) for row in rows if not row.ok)
+            for row in rows:
+                planner.refresh(row.asset)
         unusable.update((asset, partition) for partition in below_failure)
         if planner.failed_checks(asset):
             blocked.append(f"{asset}: a blocking check failed, so nothing below it runs; its checks in the Dagster UI say why")
@@ -152,28 +154,38 @@ def _start_time(pid: int) -> str:
         return "gone"
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, status: Status, say: Callable[[str], None]) -> Ran:
-    say(f"{status.name}: {'; '.join(status.reasons)}")
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Status], say: Callable[[str], None]) -> list[Ran]:
+    """One Dagster run for assets of one partition. What stands below a failed one is not in the answer: it did not run."""
+    for status in statuses:
+        say(f"{status.name}: {'; '.join(status.reasons)}")
     result = job.execute_in_process(
         instance=instance,
-        asset_selection=[dg.AssetKey.from_user_string(status.asset)],
-        partition_key=status.partition,
+        asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
+        partition_key=statuses[0].partition,
         tags={LAUNCHER_TAG: launcher_identity()},
         raise_on_error=False,
     )
-    error = None if result.success else failure_line(result)
-    if error:
-        say(f"{status.name} failed: {error}")
-    return Ran(status.asset, status.partition, result.run_id, result.success, error)
+    errors = failures(result)
+    done = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    rows = []
+    for status in statuses:
+        error = errors.get(status.asset)
+        if error is not None:
+            say(f"{status.name} failed: {error}")
+        if error is not None or status.asset in done:
+            rows.append(Ran(status.asset, status.partition, result.run_id, error is None, error))
+    if not rows:
+        rows = [Ran(statuses[0].asset, statuses[0].partition, result.run_id, False, "the run failed before its first step; see the Dagster UI")]
+    return rows
 
 
-def failure_line(result: dg.ExecuteInProcessResult) -> str:
-    """The user's error in one line: an InputError as it stands, anything else with its class."""
+def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Asset -> its error in one line: an InputError as it stands, anything else with its class."""
+    found = {}
     for event in result.all_events:
-        if event.is_step_failure:
+        if event.is_step_failure and event.step_key:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
-            if cause is not None:
-                text = " ".join(cause.message.split())
-                return text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
-    return "the run failed before its first step; see the Dagster UI"
+            text = " ".join(cause.message.split()) if cause is not None else "failed without a word"
+            found[event.step_key] = text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+    return found

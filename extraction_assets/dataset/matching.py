@@ -146,14 +146,15 @@ class PageMatcher:
 
     def _find_id(self, value: str) -> list[Hit]:
         """Ids may be broken by spaces, hyphens and lines, but their pieces stand side by side."""
-        return [hit for hit in self._find_stream(value, self._id_breaks) if self._adjacent(hit.words, len(value))]
+        hits = [hit for hit in self._find_stream(value, self._id_breaks) if self._adjacent(hit.words, len(value))]
+        return hits or self._find_column(value)
 
     def _adjacent(self, words: tuple[int, ...], length: int) -> bool:
         reach = self.line_height * (2.0 if length >= 6 else 0.8)
         for left, right in itertools.pairwise(words):
             a, b = self.words[left].box, self.words[right].box
             beside = abs(a[1] - b[1]) < self.line_height * 0.6 and -reach < b[0] - a[2] < reach
-            below = length >= 6 and 0 < b[1] - a[1] < self.line_height * 2.5 and b[0] < a[0]
+            below = length >= 6 and 0 < b[1] - a[1] < self.line_height * 2.5 and b[0] < a[0] + self.line_height
             if not (beside or below):
                 return False
         return True

@@ -150,6 +150,9 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Home, Engine]]:
             planner = Planner.of(definitions, instance, observation)
             record = Record(instance, home)
 
+            def run_all(statuses: list[Status]) -> list[RunRow]:
+                return [run(status) for status in statuses]
+
             def run(status: Status) -> RunRow:
                 parents = planner.shape.inputs(status.asset, status.partition, planner.vendors)
                 inputs = {label(*parent): record.latest_versions(parent[0], parent[1] is not None)[parent[1]] for parent in parents}
@@ -165,7 +168,7 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Home, Engine]]:
                 )
                 return RunRow(status.asset, status.partition, "run", True)
 
-            return {(row.asset, row.partition) for row in walk(planner, run).ran}
+            return {(row.asset, row.partition) for row in walk(planner, run_all).ran}
 
         yield home, settle
 
