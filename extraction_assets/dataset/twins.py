@@ -37,15 +37,10 @@ from extraction_assets.store import Store, digest_of
 FINGERPRINT_VERSION = 1
 PERMUTATIONS = 128
 _SCHEME = "affine32"  # named, since signatures outlive the process: datasketch 2 changed its default, and a mix is silently wrong
-<<<<<<< HEAD
-SAME_SCAN_BITS = 6
-"""of 256 bits of perceptual hash; eight bands of 32 bits find every pair that differs in fewer than eight"""
-=======
 SAME_SCAN_BITS = 10
 """of 256 bits of perceptual hash. On 60 receipts and 120 pages of print, the same picture saved again or made smaller differs by 2
 to 12, the nearest two pages of one template by 14, two receipts of one shop by 32. Sixteen bands of 16 bits find every pair that
 differs in fewer than sixteen"""
->>>>>>> dataset
 ENOUGH_VALUES = 3
 """non-null values from which equal labels are no coincidence"""
 FEW_TRIPLES = 8
