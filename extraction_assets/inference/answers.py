@@ -1,7 +1,7 @@
 """Answers: page images in, the model's greedy text out. The one decoding loop of predictions, evaluation and serving.
 
-Greedy, with a key/value cache of slots (slots.py): every page is prefilled alone, unpadded, and decoded beside the others; a page that is done makes room
-for the next. An answer ends at <|im_end|> ("stop") or at max_output_tokens ("length"); nothing is repaired.
+Greedy, with a key/value cache of slots (slots.py): every page is prefilled alone, unpadded, and decoded beside the others; a page
+that is done makes room for the next. An answer ends at <|im_end|> ("stop") or at max_output_tokens ("length"); nothing is repaired.
 Batch size changes an answer only where two tokens tie to within float rounding: matrix products of other shapes round differently.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import Qwen3VLForConditionalGeneration
@@ -74,14 +74,17 @@ class Answerer:
         model = base.model if adapter is None else _with_adapter(base, adapter)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps nn.Module.to
-        self._text = base.format.config.text_config
+        self._text = base.format.text
         self._stops = _stop_tokens(model, self.encoder)
         self._pad = self.encoder.end_token
 
     def answer(
         self, pages: Sequence[PagePrompt], settings: DecodingSettings, progress: Callable[[int, int], None] | None = None
     ) -> list[Answer]:
-        """One answer a page, in the order given. progress(done, total). Raises InputError naming a page that is missing, altered, off the grid or too long."""
+        """One answer a page, in the order given. progress(done, total).
+
+        Raises InputError naming a page that is missing, altered, off the grid or too long.
+        """
         answers: dict[int, Answer] = {}
         for index, answer in self.answer_each(pages, settings):
             answers[index] = answer
@@ -185,7 +188,8 @@ class Answerer:
         try:
             png = prompt.page if isinstance(prompt.page, bytes) else prompt.page.read_bytes()
         except OSError as error:
-            raise InputError(f"{where} ({prompt.page!s})", f"cannot be read: {error.strerror}", do="Materialize page_images again") from None
+            place = f"{where} ({prompt.page!s})"
+            raise InputError(place, f"cannot be read: {error.strerror}", do="Materialize page_images again") from None
         page = self.encoder.page(prompt.id, png, prompt.instruction, digest=prompt.page_digest, where=where)
         if (page.text.columns * GRID_PX, page.text.rows * GRID_PX) != (prompt.width, prompt.height):
             found = f"page image is {page.text.columns * GRID_PX} x {page.text.rows * GRID_PX} px"
@@ -205,7 +209,9 @@ class Answerer:
     def _cache(self, slots: int, capacity: int) -> SlotCache:
         text = self._text
         dtype = self.model.get_input_embeddings().weight.dtype
-        return SlotCache(text.num_hidden_layers, slots, text.num_key_value_heads, capacity, text.head_dim, dtype, self.device)
+        return SlotCache(
+            text.num_hidden_layers, slots, text.num_key_value_heads or text.num_attention_heads, capacity, text.head_dim, dtype, self.device
+        )
 
 
 @dataclass
@@ -235,14 +241,16 @@ def _with_adapter(base: Base, adapter: Path) -> Qwen3VLForConditionalGeneration:
     try:
         adapted = PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, RuntimeError, KeyError, OSError) as error:
-        raise InputError(str(adapter), f"does not fit this base: {str(error).strip().splitlines()[0][:200]}", do="Use the base it was trained on") from None
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(str(adapter), f"does not fit this base: {reason}", do="Use the base it was trained on") from None
     if next(base.model.parameters()).dtype != torch.float32 or getattr(base.model, "quantization_method", None) is not None:
-        return adapted.get_base_model()  # type: ignore[no-any-return]  # the adapters live inside its linears
+        return cast(Qwen3VLForConditionalGeneration, adapted.get_base_model())  # the adapters live inside its linears
     for module in adapted.modules():
         if isinstance(module, LoraLayer):  # merging writes in place; the base must not see it
-            layer = module.get_base_layer()
+            layer: Any = module.get_base_layer()
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-    return adapted.merge_and_unload()  # type: ignore[no-any-return,operator]
+    merged: Any = adapted  # peft forwards merge_and_unload to its tuner, which typing cannot see
+    return cast(Qwen3VLForConditionalGeneration, merged.merge_and_unload())
 
 
 def _stop_tokens(model: Qwen3VLForConditionalGeneration, encoder: PageEncoder) -> frozenset[int]:

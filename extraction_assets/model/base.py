@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from extraction_assets.errors import InputError
 from extraction_assets.page_budget import GRID_PX
@@ -21,10 +21,19 @@ from extraction_assets.store import digest_folder
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedTokenizerBase,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLTextConfig,
+        Qwen3VLVisionConfig,
+    )
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 MODEL_TYPE = "qwen3_vl"
+_FETCH = "Fetch the base again"
+_HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.safetensors"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _NOT_WEIGHTS_OR_INPUTS = ("README.md", "LICENSE", ".gitattributes", ".cache", ".git")
 
@@ -55,6 +64,14 @@ class BaseFormat:
     config: Qwen3VLConfig
     tokenizer: PreTrainedTokenizerBase
     processor: Qwen2VLImageProcessorPil
+
+    @property
+    def text(self) -> Qwen3VLTextConfig:
+        return cast("Qwen3VLTextConfig", self.config.text_config)
+
+    @property
+    def vision(self) -> Qwen3VLVisionConfig:
+        return cast("Qwen3VLVisionConfig", self.config.vision_config)
 
     @cached_property
     def pages(self) -> PageFormat:
@@ -91,14 +108,15 @@ def load_base(path_or_hub_name: str | Path, dtype: torch.dtype | None = None, fo
         dtype = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
     options: dict[str, Any] = {} if four_bit is None else {"quantization_config": four_bit}
     try:
-        model, report = Qwen3VLForConditionalGeneration.from_pretrained(
+        loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
             base_format.folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
         )
     except Exception as error:  # safetensors, torch and transformers each have classes of their own for damaged files
-        raise InputError(str(base_format.folder), f"its weights cannot be loaded: {_first_line(error)}", do="Fetch the base again") from error
+        raise InputError(str(base_format.folder), f"its weights cannot be loaded: {_first_line(error)}", do=_FETCH) from error
+    model, report = loaded
     if report["missing_keys"]:  # transformers would fill them with random numbers and a warning
         missing = sorted(report["missing_keys"])
-        raise InputError(str(base_format.folder), f"{len(missing)} weights are missing, e.g. {missing[0]}", do="Fetch the base again")
+        raise InputError(str(base_format.folder), f"{len(missing)} weights are missing, e.g. {missing[0]}", do=_FETCH)
     model.eval()
     return Base(base_format, model)
 
@@ -112,19 +130,20 @@ def load_base_format(path_or_hub_name: str | Path) -> BaseFormat:
     name = folder.name if Path(path_or_hub_name).is_dir() else str(path_or_hub_name)
     _require_family(folder)
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-        raise InputError(str(folder), "holds no tokenizer", "tokenizer.json beside the weights", "Fetch the base again")
+        raise InputError(str(folder), "holds no tokenizer", "tokenizer.json beside the weights", _FETCH)
     if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
-        raise InputError(str(folder), "holds no preprocessor_config.json", "the checkpoint's own image values", "Fetch the base again")
+        raise InputError(str(folder), "holds no preprocessor_config.json", "the checkpoint's own image values", _FETCH)
     try:
         config = Qwen3VLConfig.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
     except Exception as error:  # the libraries raise whatever a damaged file leads to
-        raise InputError(str(folder), f"cannot be read as a base model: {_first_line(error)}", do="Fetch the base again") from error
+        raise InputError(str(folder), f"cannot be read as a base model: {_first_line(error)}", do=_FETCH) from error
     if tokenizer.chat_template is None:
-        raise InputError(str(folder), "its tokenizer has no chat template", "chat_template.jinja", "Fetch the base again")
-    _require_grid(folder, config, processor)
-    return BaseFormat(name, folder, config, tokenizer, processor)
+        raise InputError(str(folder), "its tokenizer has no chat template", "chat_template.jinja", _FETCH)
+    base = BaseFormat(name, folder, config, tokenizer, processor)
+    _require_grid(base)
+    return base
 
 
 def base_folder(path_or_hub_name: str | Path) -> Path:
@@ -137,12 +156,12 @@ def base_folder(path_or_hub_name: str | Path) -> Path:
         return folder
     name = str(path_or_hub_name)
     if folder.is_absolute() or not _HUB_NAME.fullmatch(name):
-        raise InputError(name, "no such base model folder", do="Set base_model to a folder or to a hub name such as Qwen/Qwen3-VL-8B-Instruct")
+        raise InputError(name, "no such base model folder", do="Set base_model to a folder or a hub name (Qwen/Qwen3-VL-8B-Instruct)")
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=["*.json", "*.jinja", "*.txt", "*.safetensors"]))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
     except Exception as error:  # network, rights, unknown name: the hub client has many classes for it
         raise InputError(
             name,
@@ -166,24 +185,24 @@ def _require_family(folder: Path) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except FileNotFoundError:
-        raise InputError(str(folder), "holds no config.json", "a Qwen3-VL checkpoint", "Fetch the base again") from None
+        raise InputError(str(folder), "holds no config.json", "a Qwen3-VL checkpoint", _FETCH) from None
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(str(path), f"cannot be read: {_first_line(error)}", do="Fetch the base again") from None
+        raise InputError(str(path), f"cannot be read: {_first_line(error)}", do=_FETCH) from None
     if found != MODEL_TYPE:
         raise InputError(str(path), f"model_type is {found!r}", f"{MODEL_TYPE!r}", "Use a dense Qwen3-VL checkpoint")
 
 
-def _require_grid(folder: Path, config: Qwen3VLConfig, processor: Qwen2VLImageProcessorPil) -> None:
+def _require_grid(base: BaseFormat) -> None:
     """The page budget renders onto a 32-px grid: model and preprocessor must both see it."""
-    vision = config.vision_config
-    model_grid = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-    page_grid = (processor.patch_size, processor.merge_size, processor.temporal_patch_size)
+    model_grid = (base.vision.patch_size, base.vision.spatial_merge_size, base.vision.temporal_patch_size)
+    page_grid = (base.pages.patch, base.pages.merge, base.pages.temporal)
     if model_grid != page_grid:
-        raise InputError(
-            f"{folder}/preprocessor_config.json", f"patch, merge, temporal are {page_grid}", f"{model_grid} as in config.json", "Fetch the base again"
-        )
+        where = f"{base.folder}/preprocessor_config.json"
+        raise InputError(where, f"patch, merge, temporal are {page_grid}", f"{model_grid} as in config.json", _FETCH)
     if page_grid[0] * page_grid[1] != GRID_PX:
-        raise InputError(f"{folder}/config.json", f"one visual token is {page_grid[0] * page_grid[1]} px", f"{GRID_PX} px, the page grid")
+        raise InputError(
+            f"{base.folder}/config.json", f"one visual token is {page_grid[0] * page_grid[1]} px", f"{GRID_PX} px, the page grid"
+        )
 
 
 def _three(values: Any) -> tuple[float, float, float]:

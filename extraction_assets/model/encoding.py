@@ -1,7 +1,7 @@
 """Encoding a page and its target: PNG bytes + instruction (+ target) -> what Qwen3-VL reads.
 
-One code path for training, evaluation and serving. A page is already on the 32-px grid, so nothing is resized, and the digest in the record is
-checked against the bytes read. Labels are made by construction (prompt tokens, target tokens, <|im_end|>), because the chat
+One code path for training, evaluation and serving. A page is already on the 32-px grid, so nothing is resized, and the digest in
+the record is checked against the bytes read. Labels are made by construction (prompt tokens, target tokens, <|im_end|>), because the chat
 template marks no assistant part. Text from vendors is text: a control token spelled in it is encoded as plain characters.
 """
 
@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from extraction_assets.page_budget import GRID_PX
 
 IGNORED = -100
 """label of a token that carries no loss"""
+_AGAIN = "Materialize page_images and the splits again"
 _MARK = "\ue000instruction\ue001"  # private use: stands for the instruction while the template is taken apart
 
 
@@ -99,7 +101,7 @@ class Batch:
     """(pages, 3) int64: 1, patches down, patches across"""
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **moved)
 
 
@@ -110,14 +112,18 @@ class PageEncoder:
         """Raises InputError if the base's chat template does not place one image and one instruction."""
         self.tokenizer, self.pages = base.tokenizer, base.pages
         self.image_token: int = base.config.image_token_id
-        self.end_token: int = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
-        if not isinstance(self.end_token, int) or self.end_token == self.tokenizer.unk_token_id:
+        end_token = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        if not isinstance(end_token, int) or end_token == self.tokenizer.unk_token_id:
             raise InputError(str(base.folder), "its tokenizer has no <|im_end|>", do="Fetch the base again")
+        self.end_token = end_token
         self._template = _split_template(base)
         self._prompts: dict[str, tuple[list[int], list[int]]] = {}
 
     def text(self, width: int, height: int, instruction: str, target: str | None = None, where: str = "page") -> TextEncoding:
-        """Tokens of one example; width and height in px. Raises InputError (where) if the page is off the grid or the target does not survive the tokenizer."""
+        """Tokens of one example; width and height in px.
+
+        Raises InputError (where) if the page is off the grid or the target does not survive the tokenizer.
+        """
         return self.texts([(width, height, instruction, target, where)])[0]
 
     def texts(self, examples: Sequence[tuple[int, int, str, str | None, str]]) -> list[TextEncoding]:
@@ -127,7 +133,7 @@ class PageEncoder:
         return [self._assemble(*example, next(tokens) if example[3] is not None else None) for example in examples]
 
     def pixels(self, png: bytes, where: str, digest: str | None = None) -> npt.NDArray[np.uint8]:
-        """(height, width, 3) of a page image. Raises InputError (where) if the bytes are not the ones recorded, no image, or off the grid."""
+        """(height, width, 3) of a page image. Raises InputError (where): not the bytes recorded, no image, or off the grid."""
         return read_page(png, where, digest)
 
     def page(
@@ -143,7 +149,7 @@ class PageEncoder:
         return patchify(pixels, self.pages, self._levels)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     @cached_property
     def _levels(self) -> npt.NDArray[np.float32]:
@@ -167,7 +173,8 @@ class PageEncoder:
         # the tokenizer composes characters (NFC); that is the same text by Unicode's own definition, anything else is not
         if decoded != wanted and decoded != unicodedata.normalize("NFC", wanted):
             at = next((i for i, (a, b) in enumerate(zip(decoded, wanted, strict=False)) if a != b), min(len(decoded), len(wanted)))
-            raise InputError(where, f"the tokenizer changes its target at character {at}: {decoded[at : at + 20]!r}", repr(wanted[at : at + 20]))
+            found = f"the tokenizer changes its target at character {at}: {decoded[at : at + 20]!r}"
+            raise InputError(where, found, repr(wanted[at : at + 20]))
 
     def _prompt(self, instruction: str) -> tuple[list[int], list[int]]:
         if instruction not in self._prompts:
@@ -186,7 +193,7 @@ class PageEncoder:
 def read_page(png: bytes, where: str, digest: str | None = None) -> npt.NDArray[np.uint8]:
     """(height, width, 3) RGB of a page image. digest: SHA-256 that the bytes must have."""
     if digest is not None and (found := hashlib.sha256(png).hexdigest()) != digest:
-        raise InputError(where, f"page image is {found[:12]}...", f"{digest[:12]}... as recorded", "Materialize page_images and the splits again")
+        raise InputError(where, f"page image is {found[:12]}...", f"{digest[:12]}... as recorded", _AGAIN)
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             _require_on_grid(image.width, image.height, where)
@@ -243,15 +250,14 @@ def collate(pages: Sequence[EncodedPage], pad_token: int, merge: int = 2) -> Bat
 
 def _require_on_grid(width: int, height: int, where: str) -> None:
     if width <= 0 or height <= 0 or width % GRID_PX or height % GRID_PX:
-        raise InputError(
-            where, f"page image is {width} x {height} px", f"multiples of {GRID_PX} px", "Render it with this home's settings; pages are never resized"
-        )
+        remedy = "Render it with this home's settings; pages are never resized"
+        raise InputError(where, f"page image is {width} x {height} px", f"multiples of {GRID_PX} px", remedy)
 
 
 def _split_template(base: BaseFormat) -> tuple[str, str, str]:
     """The checkpoint's chat template for one user turn, cut at the image and at the instruction."""
-    image = base.tokenizer.convert_ids_to_tokens(base.config.image_token_id)
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _MARK}]}]
+    image = str(base.tokenizer.convert_ids_to_tokens(base.config.image_token_id))
+    chat: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _MARK}]}]
     rendered = base.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     before, *rest = str(rendered).split(image)
     parts = rest[0].split(_MARK) if len(rest) == 1 else []

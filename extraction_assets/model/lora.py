@@ -88,9 +88,10 @@ def add_lora(base: Base, settings: TrainingSettings, seed: int) -> PeftModel:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
+    alpha: Any = settings.alpha  # peft annotates int, and divides by r
     config = LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft annotates int, divides by r
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=settings.dropout,
         target_modules=TARGETS[settings.targets],
         task_type="CAUSAL_LM",
@@ -100,7 +101,7 @@ def add_lora(base: Base, settings: TrainingSettings, seed: int) -> PeftModel:
     audit_lora(model)
     # peft writes the load path here; a path of this machine would give equal adapters unequal digests in two homes
     model.peft_config["default"].base_model_name_or_path = base.format.name
-    return model  # type: ignore[return-value]  # PeftMixedModel only with mixed=True
+    return model
 
 
 def audit_lora(model: nn.Module) -> Audit:
@@ -109,7 +110,8 @@ def audit_lora(model: nn.Module) -> Audit:
     trainable = [(name, parameter.numel()) for name, parameter in model.named_parameters() if parameter.requires_grad]
     foreign = [name for name, _ in trainable if not _is_language_adapter(name)]
     if foreign or not trainable:
-        raise RuntimeError(f"trainable parameters outside the language model's adapters: {foreign[:3]}" if foreign else "nothing is trainable")
+        what = f"trainable parameters outside the language model's adapters: {foreign[:3]}" if foreign else "nothing is trainable"
+        raise RuntimeError(what)
     four_bit = [(name, _unpacked(module)) for name, module in model.named_modules() if _is_four_bit(module)]
     wrong = [name for name, _ in four_bit if any(skip in name for skip in NEVER_FOUR_BIT)]
     if wrong:
@@ -134,7 +136,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    save_file(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt"})
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in model.peft_config["default"].to_dict().items()}
     config["inference_mode"] = True
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
@@ -145,7 +148,7 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS))
+    result: Any = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS))
     left_out = [name for name in result.missing_keys if ".lora_" in name]
     if left_out or result.unexpected_keys:
         raise InputError(str(folder), f"its weights do not fit this base and these settings, e.g. {(left_out + result.unexpected_keys)[0]}")
@@ -171,7 +174,7 @@ def _fold(items: Iterable[tuple[str, int]]) -> dict[str, ModuleCount]:
     return {name: ModuleCount(len(modules[name]), parameters[name]) for name in sorted(modules)}
 
 
-def _unpacked(linear: nn.Module) -> int:
+def _unpacked(linear: Any) -> int:
     return int(linear.in_features) * int(linear.out_features)
 
 

@@ -17,7 +17,8 @@ def read_manifest(folder: Path) -> AdapterManifest:
     try:
         return AdapterManifest.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(str(folder), "holds no manifest.json" if folder.is_dir() else "no such adapter", "an adapter folder made by training") from None
+        found = "holds no manifest.json" if folder.is_dir() else "no such adapter"
+        raise InputError(str(folder), found, "an adapter folder made by training") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), f"cannot be read: {error}") from None
     except ValidationError as error:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from transformers import Qwen3VLConfig
-
 from extraction_assets.documents.records import Record
+from extraction_assets.model.base import BaseFormat
 from extraction_assets.settings import TrainingSettings
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -46,23 +45,25 @@ class ModelShape(Record):
     """the main one and one per deepstack layer"""
 
     @classmethod
-    def of(cls, config: Qwen3VLConfig) -> ModelShape:
-        text, vision = config.text_config, config.vision_config
+    def of(cls, base: BaseFormat) -> ModelShape:
+        text, vision = base.text, base.vision
+        pages = base.pages
+        key_value_heads = text.num_key_value_heads or text.num_attention_heads
         return cls(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             query=text.num_attention_heads * text.head_dim,
-            key_value=text.num_key_value_heads * text.head_dim,
+            key_value=key_value_heads * text.head_dim,
             head_dim=text.head_dim,
             intermediate=text.intermediate_size,
             vocabulary=text.vocab_size,
-            tied_head=bool(config.tie_word_embeddings),
+            tied_head=bool(base.config.tie_word_embeddings),
             vision_depth=vision.depth,
             vision_hidden=vision.hidden_size,
             vision_intermediate=vision.intermediate_size,
             vision_positions=vision.num_position_embeddings,
-            patch_values=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
-            merge=vision.spatial_merge_size**2,
+            patch_values=vision.in_channels * pages.temporal * pages.patch**2,
+            merge=pages.merge**2,
             mergers=1 + len(vision.deepstack_visual_indexes),
         )
 

@@ -62,7 +62,8 @@ def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, opt
         sync_entry(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(str(final), f"cannot be written: {error.strerror or error}", do="Free space or rights; the run resumes where it stands") from error
+        remedy = "Free space or rights, then run again: it resumes"
+        raise InputError(str(final), f"cannot be written: {error.strerror or error}", do=remedy) from error
     _prune(folder)
     return final
 

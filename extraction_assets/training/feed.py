@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.encoding import Batch, EncodedPage, PageEncoder, TextEncoding, collate, read_page
 from extraction_assets.model.examples import Example
+
+_AGAIN = "Materialize page_images and the splits again"
 
 
 class Feed:
@@ -21,7 +23,7 @@ class Feed:
         self.response_tokens = [text.response_tokens for _, text in examples]
         self._pad = encoder.tokenizer.pad_token_id if encoder.tokenizer.pad_token_id is not None else encoder.end_token
 
-    def batches(self, rows: Iterable[Sequence[int]], ahead: int = 2) -> Iterator[Batch]:
+    def batches(self, rows: Iterable[Sequence[int]], ahead: int = 2) -> Generator[Batch, None, None]:
         """One batch for each group of rows, in order. Raises InputError naming the example whose page is missing or altered."""
         groups = iter(rows)
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -44,9 +46,9 @@ class Feed:
         try:
             png = example.image.read_bytes()
         except OSError as error:
-            raise InputError(where, f"its page image cannot be read: {error.strerror}", do="Materialize page_images and the splits again") from None
+            raise InputError(where, f"its page image cannot be read: {error.strerror}", do=_AGAIN) from None
         pixels = read_page(png, where, example.page_digest)
         if pixels.shape[:2] != (example.height, example.width):
-            found = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            raise InputError(where, f"page image is {found} px", f"{example.width} x {example.height} as recorded", "Materialize the splits again")
+            found = f"page image is {pixels.shape[1]} x {pixels.shape[0]} px"
+            raise InputError(where, found, f"{example.width} x {example.height} as recorded", _AGAIN)
         return EncodedPage(example.id, text, self.encoder.patches(pixels))

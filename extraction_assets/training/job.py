@@ -58,7 +58,10 @@ def make_job(
     base_digest: str | None = None,
     threads: int | None = None,
 ) -> TrainingJob:
-    """Plan a run (unless `plan` is given) and fix everything about it. output: default work/adapter. Raises InputError as plan_training does."""
+    """Plan a run (unless `plan` is given) and fix everything about it. Raises InputError as plan_training does.
+
+    output: default work/adapter. threads: default all cores.
+    """
     plan = plan or plan_training(train_jsonl, val_jsonl, base, settings)
     train_digest, val_digest = digest_file(train_jsonl), digest_file(val_jsonl)
     return TrainingJob(
@@ -81,7 +84,8 @@ def write_job(job: TrainingJob) -> Path:
     """Write work/job.json, the argument of training_command. Raises InputError if the folder belongs to another run."""
     path = Path(job.work) / "job.json"
     if path.exists() and (other := read_job(path)).identity != job.identity:
-        raise InputError(job.work, f"holds another run ({other.identity[:12]}...)", f"{job.identity[:12]}...", "Give each run a folder of its own")
+        remedy = "Give each run a folder of its own"
+        raise InputError(job.work, f"holds another run ({other.identity[:12]}...)", f"{job.identity[:12]}...", remedy)
     write_atomically(path, (job.model_dump_json(indent=2) + "\n").encode())
     return path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -31,9 +33,7 @@ def response_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
-    """Of optimizer step `step` (1 is the first): linear up to the peak over the warm-up, then half a cosine down to 0 after the last step."""
-    import math
-
+    """Of optimizer step `step` (1 is the first): linear over the warm-up to the peak, then half a cosine, 0 after the last step."""
     if step <= warmup_steps:
         return peak * step / warmup_steps
     done = (step - 1 - warmup_steps) / max(1, steps - warmup_steps)

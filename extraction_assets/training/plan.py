@@ -96,15 +96,18 @@ class MachineEstimate:
 
 
 def plan_training(train_jsonl: Path, val_jsonl: Path, base: str | Path | BaseFormat, settings: TrainingSettings) -> TrainingPlan:
-    """Plan a run. Raises InputError: no example left to train on, an over-length target where settings.over_length is "error", a bad split line."""
+    """Plan a run.
+
+    Raises InputError: no example left to train on, an over-length target where settings.over_length is "error", a bad split line.
+    """
     base_format = base if isinstance(base, BaseFormat) else load_base_format(base)
     encoder = PageEncoder(base_format)
-    longest_possible = int(base_format.config.text_config.max_position_embeddings)
+    longest_possible = int(base_format.text.max_position_embeddings)
     train, train_lengths = split_lengths(train_jsonl, encoder, settings, longest_possible)
     val, val_lengths = split_lengths(val_jsonl, encoder, settings, longest_possible)
     if not train:
         raise InputError(str(train_jsonl), "no example to train on", do="Add labelled documents, or raise training.max_target_tokens")
-    shape = ModelShape.of(base_format.config)
+    shape = ModelShape.of(base_format)
     steps_per_epoch = math.ceil(len(train) / settings.effective_batch)
     steps = min(settings.epochs * steps_per_epoch, settings.max_steps or math.inf)
     micro_batch = min(settings.micro_batch, settings.effective_batch, len(train))

@@ -14,65 +14,35 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from filelock import FileLock, Timeout
-from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 
-import extraction_assets
 from extraction_assets.errors import InputError
-from extraction_assets.model.base import base_digest, load_base
-from extraction_assets.model.encoding import Batch, PageEncoder
-from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, save_adapter
-from extraction_assets.store import TEMPORARY_PREFIX, digest_file, write_atomically
+from extraction_assets.model.encoding import Batch
+from extraction_assets.store import write_atomically
 from extraction_assets.training.adapter import verify_adapter
-from extraction_assets.training.checkpoints import RunState, load_checkpoint, save_checkpoint, sync_entry, sync_folder
-from extraction_assets.training.feed import Feed
+from extraction_assets.training.checkpoints import save_checkpoint
 from extraction_assets.training.job import TrainingJob, read_job
 from extraction_assets.training.loss import learning_rate, response_loss
-from extraction_assets.training.manifest import MANIFEST, AdapterManifest, code_digest, file_digests, library_versions
 from extraction_assets.training.order import GlobalBatch, global_batches, micro_batches
-from extraction_assets.training.plan import split_lengths
-from extraction_assets.training.progress import ParentWatch, Progress, StepMetrics, open_pipes
+from extraction_assets.training.output import write_adapter
+from extraction_assets.training.progress import ParentWatch, StepMetrics, open_pipes
+from extraction_assets.training.setup import Run, setup
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
 
 FAILURE = "failure.txt"
 _LOCK_SECONDS = 60
-_BETAS = (0.9, 0.999)
-
-
-@dataclass
-class Run:
-    """Everything a run holds while it runs."""
-
-    job: TrainingJob
-    accelerator: Accelerator
-    model: torch.nn.Module
-    """the PEFT model, wrapped where there is more than one process"""
-    optimizer: torch.optim.Optimizer
-    train: Feed
-    val: Feed
-    audit: Audit
-    state: RunState
-    progress: Progress
-
-    @property
-    def adapter(self) -> PeftModel:
-        return self.accelerator.unwrap_model(self.model)  # type: ignore[no-any-return]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,45 +81,15 @@ def train(job: TrainingJob, pipes: PipesContext | None = None) -> Path:
     return output
 
 
-def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
-    """Base, adapters, data, and the last checkpoint, if there is one."""
-    torch.set_num_threads(job.threads)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    if accelerator.device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
-    _require_unchanged(job)
-    base = load_base(job.base, four_bit=four_bit_config(job.settings))
-    encoder = PageEncoder(base.format)
-    limit = int(base.format.config.text_config.max_position_embeddings)
-    train_split, _ = split_lengths(Path(job.train), encoder, job.settings, limit)
-    val_split, _ = split_lengths(Path(job.val), encoder, job.settings, limit)
-
-    model = add_lora(base, job.settings, job.seed)
-    audit = audit_lora(model)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=_BETAS, weight_decay=job.settings.weight_decay)
-    state, passed_over = load_checkpoint(Path(job.work), job.identity, model, optimizer)
-    progress = Progress(Path(job.work), job.plan.steps, state.step, accelerator.is_main_process, pipes)
-    for line in (*passed_over, *audit.lines()):
-        progress.say(line)
-    for left_out in job.plan.train.over_length:
-        progress.say(f"left out: example {left_out.id}, its target has {left_out.target_tokens} tokens")
-    if state.step:
-        progress.say(f"resumes after step {state.step}")
-    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    return Run(job, accelerator, prepared_model, prepared_optimizer, Feed(train_split, encoder), Feed(val_split, encoder), audit, state, progress)
-
-
 def fit(run: Run) -> None:
     """The steps that are still to do. Each ends with what is due: validation, then a checkpoint that knows of it."""
     job, state, watch = run.job, run.state, ParentWatch()
     todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, job.plan.steps, state.step))
     shares = [_own_share(run, batch) for batch in todo]
-    feed = run.train.batches(rows for share in shares for rows in share)
+    pages = run.train.batches(rows for share in shares for rows in share)
     for batch, share in zip(todo, shares, strict=True):
         started = time.perf_counter()
-        loss, norm, lr = optimizer_step(run, batch, islice(feed, len(share)), len(share))
+        loss, norm, lr = optimizer_step(run, batch, islice(pages, len(share)), len(share))
         state.step, state.epoch, state.index = batch.step, batch.epoch, batch.start + len(batch.rows)
         state.losses.append(loss)
         seconds = time.perf_counter() - started
@@ -172,7 +112,7 @@ def fit(run: Run) -> None:
             save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer)
         if watch.orphaned():
             raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
-    feed.close()
+    pages.close()
 
 
 def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch], count: int) -> tuple[float, float, float]:
@@ -218,50 +158,6 @@ def validate(run: Run) -> float:
     return float(reduced) / sum(run.val.response_tokens)
 
 
-def write_adapter(run: Run) -> None:
-    """The adapter folder: complete or absent."""
-    if not run.accelerator.is_main_process:
-        return
-    job, plan, state = run.job, run.job.plan, run.state
-    output = Path(job.output)
-    temporary = output.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    schemas = sorted({example.schema for example, _ in run.train.examples})
-    try:
-        temporary.mkdir(parents=True)
-        save_adapter(run.adapter, temporary)
-        manifest = AdapterManifest(
-            job=job.identity,
-            base=run.adapter.peft_config["default"].base_model_name_or_path or "",
-            base_digest=job.base_digest,
-            train_digest=job.train_digest,
-            val_digest=job.val_digest,
-            schemas=tuple(schemas),
-            settings=job.settings,
-            code_version=extraction_assets.__version__,
-            code_digest=code_digest(),
-            libraries=library_versions(),
-            audit=run.audit.to_json(),
-            train_examples=plan.train.examples,
-            val_examples=plan.val.examples if plan.val else 0,
-            left_out=len(plan.train.over_length),
-            steps=state.step,
-            epochs=state.epoch + state.index / len(run.train.ids),
-            first_loss=state.losses[0],
-            last_loss=state.losses[-1],
-            val_loss=state.val_losses.get(str(state.step)),
-            files=file_digests(temporary),
-        )
-        (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        sync_folder(temporary)
-        os.replace(temporary, output)
-        sync_entry(output.parent)
-    except OSError as error:
-        raise InputError(job.output, f"cannot be written: {error.strerror or error}", do="Free space or rights, then run again") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    run.progress.say(f"adapter written to {output}")
-
-
 def _loss(run: Run, batch: Batch) -> torch.Tensor:
     device = run.accelerator.device.type
     # float32 adapters beside bfloat16 weights: autocast multiplies in bfloat16, peft must not lift the activations to float32 first
@@ -299,17 +195,6 @@ def _require_finite(run: Run, batch: GlobalBatch, sums: torch.Tensor, seen: list
 
 def _ids(run: Run, batch: GlobalBatch) -> list[str]:
     return [run.train.ids[row] for row in batch.rows]
-
-
-def _require_unchanged(job: TrainingJob) -> None:
-    """A job names its inputs by digest; a run on other inputs would put a wrong name on its adapter."""
-    for path, digest in ((job.train, job.train_digest), (job.val, job.val_digest)):
-        if not Path(path).is_file():
-            raise InputError(path, "no such split", do="Materialize the splits first")
-        if digest_file(path) != digest:
-            raise InputError(path, "has changed since the job was made", f"digest {digest[:12]}...", "Make a new job")
-    if (found := base_digest(job.base)) != job.base_digest:
-        raise InputError(job.base, f"the base model is {found[:24]}", f"{job.base_digest[:24]} as the job says", "Make a new job")
 
 
 def _require_own(output: Path, job: TrainingJob) -> None:

@@ -20,7 +20,9 @@ TARGET = '{"number":"R-17/ä","total":null}'
 @pytest.mark.parametrize(("width", "height"), [(32, 32), (96, 64), (64, 160), (256, 224)])
 def test_pixel_values_are_the_stock_processors_bit_for_bit(base: Base, encoder: PageEncoder, width: int, height: int) -> None:
     pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    stock = base.format.processor(images=[Image.fromarray(pixels)], return_tensors="np", size={"shortest_edge": 1024, "longest_edge": 2**24})
+    stock = base.format.processor(
+        images=[Image.fromarray(pixels)], return_tensors="np", size={"shortest_edge": 1024, "longest_edge": 2**24}
+    )
     ours = encoder.patches(pixels)
     assert ours.dtype == stock["pixel_values"].dtype
     assert np.array_equal(ours, stock["pixel_values"])
@@ -32,7 +34,11 @@ def test_pixel_values_follow_mean_and_std_per_channel() -> None:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     stock = Qwen2VLImageProcessorPil(
-        patch_size=16, merge_size=2, image_mean=list(pages.mean), image_std=list(pages.std), size={"shortest_edge": 1024, "longest_edge": 2**24}
+        patch_size=16,
+        merge_size=2,
+        image_mean=list(pages.mean),
+        image_std=list(pages.std),
+        size={"shortest_edge": 1024, "longest_edge": 2**24},
     )
     pixels = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     wanted = stock(images=[Image.fromarray(pixels)], return_tensors="np")["pixel_values"]
@@ -126,7 +132,7 @@ def test_a_page_off_the_grid_is_an_error_that_names_it(width: int, height: int) 
 @pytest.mark.parametrize("damage", [b"", b"not an image", "truncated"])
 def test_what_is_no_image_is_an_error_that_names_it(damage: bytes | str) -> None:
     png = page_png(64, 64, 0)
-    with pytest.raises(InputError, match="^page 7: page image cannot be read"):
+    with pytest.raises(InputError, match=r"^page 7: page image cannot be read"):
         read_page(png[: len(png) // 2] if isinstance(damage, str) else damage, "page 7")
 
 

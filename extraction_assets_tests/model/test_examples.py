@@ -26,7 +26,12 @@ def test_line_separators_inside_json_do_not_cut_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "not valid JSON"), ('{"id":"x"}', "not a chat record"), ("[]", "not a chat record"), ('{"id":"","messages":[],"meta":{}}', "not a chat record")],
+    [
+        ("{", "not valid JSON"),
+        ('{"id":"x"}', "not a chat record"),
+        ("[]", "not a chat record"),
+        ('{"id":"","messages":[],"meta":{}}', "not a chat record"),
+    ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     jsonl = write_split(tmp_path, "train", 2)

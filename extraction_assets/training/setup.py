@@ -1,0 +1,87 @@
+"""The start of a run: base, adapters, data and the last checkpoint become one Run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+
+from extraction_assets.errors import InputError
+from extraction_assets.model.base import base_digest, load_base
+from extraction_assets.model.encoding import PageEncoder
+from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config
+from extraction_assets.store import digest_file
+from extraction_assets.training.checkpoints import RunState, load_checkpoint
+from extraction_assets.training.feed import Feed
+from extraction_assets.training.job import TrainingJob
+from extraction_assets.training.plan import split_lengths
+from extraction_assets.training.progress import Progress
+
+if TYPE_CHECKING:
+    from dagster_pipes import PipesContext
+
+
+@dataclass
+class Run:
+    """Everything a run holds while it runs."""
+
+    job: TrainingJob
+    accelerator: Accelerator
+    model: torch.nn.Module
+    """the PEFT model, wrapped where there is more than one process"""
+    optimizer: torch.optim.Optimizer
+    train: Feed
+    val: Feed
+    audit: Audit
+    state: RunState
+    progress: Progress
+
+    @property
+    def adapter(self) -> PeftModel:
+        return cast(PeftModel, self.accelerator.unwrap_model(self.model))
+
+
+def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
+    """Base, adapters, data, and the last checkpoint, if there is one."""
+    torch.set_num_threads(job.threads)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if accelerator.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
+    _require_unchanged(job)
+    base = load_base(job.base, four_bit=four_bit_config(job.settings))
+    encoder = PageEncoder(base.format)
+    limit = int(base.format.text.max_position_embeddings)
+    train_split, _ = split_lengths(Path(job.train), encoder, job.settings, limit)
+    val_split, _ = split_lengths(Path(job.val), encoder, job.settings, limit)
+
+    model = add_lora(base, job.settings, job.seed)
+    audit = audit_lora(model)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=job.settings.weight_decay)
+    state, passed_over = load_checkpoint(Path(job.work), job.identity, model, optimizer)
+    progress = Progress(Path(job.work), job.plan.steps, state.step, accelerator.is_main_process, pipes)
+    for line in (*passed_over, *audit.lines()):
+        progress.say(line)
+    for left_out in job.plan.train.over_length:
+        progress.say(f"left out: example {left_out.id}, its target has {left_out.target_tokens} tokens")
+    if state.step:
+        progress.say(f"resumes after step {state.step}")
+    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
+    train, val = Feed(train_split, encoder), Feed(val_split, encoder)
+    return Run(job, accelerator, prepared_model, prepared_optimizer, train, val, audit, state, progress)
+
+
+def _require_unchanged(job: TrainingJob) -> None:
+    """A job names its inputs by digest; a run on other inputs would put a wrong name on its adapter."""
+    for path, digest in ((job.train, job.train_digest), (job.val, job.val_digest)):
+        if not Path(path).is_file():
+            raise InputError(path, "no such split", do="Materialize the splits first")
+        if digest_file(path) != digest:
+            raise InputError(path, "has changed since the job was made", f"digest {digest[:12]}...", "Make a new job")
+    if (found := base_digest(job.base)) != job.base_digest:
+        raise InputError(job.base, f"the base model is {found[:24]}", f"{job.base_digest[:24]} as the job says", "Make a new job")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from extraction_assets.model.base import Base
+from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
+from extraction_assets.training.loss import learning_rate, response_loss
+from extraction_assets_tests.model.pages import page_png
+
+
+@pytest.fixture(scope="module")
+def pages(encoder: PageEncoder) -> list[EncodedPage]:
+    targets = ['{"a":1}', '{"buyer":"Müller & Söhne GmbH","total":"1,234.50"}', "{}", '{"a":[1,2,3]}']
+    return [encoder.page(str(i), page_png(64 + 32 * i, 64, i), "Read", target) for i, target in enumerate(targets)]
+
+
+def test_it_is_the_stock_loss_as_a_sum(base: Base, pages: list[EncodedPage]) -> None:
+    for page in pages:
+        batch = collate([page], 0)
+        stock = base.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            pixel_values=batch.pixel_values,
+            image_grid_thw=batch.image_grid_thw,
+            labels=batch.labels,
+            use_cache=False,
+        ).loss
+        ours = response_loss(base.model, batch) / page.text.response_tokens
+        assert ours.item() == pytest.approx(stock.item(), rel=1e-5)
+
+
+def test_micro_batches_of_any_size_sum_to_the_same_loss(base: Base, pages: list[EncodedPage]) -> None:
+    with torch.no_grad():
+        whole = response_loss(base.model, collate(pages, 0)).item()
+        ones = sum(response_loss(base.model, collate([page], 0)).item() for page in pages)
+        pairs = sum(response_loss(base.model, collate(pages[i : i + 2], 0)).item() for i in (0, 2))
+    assert ones == pytest.approx(whole, rel=1e-5)
+    assert pairs == pytest.approx(whole, rel=1e-5)
+
+
+def test_prompt_tokens_carry_no_loss(base: Base, pages: list[EncodedPage]) -> None:
+    batch = collate(pages[:1], 0)
+    logits_rows = []
+    hook = base.model.lm_head.register_forward_hook(lambda _, __, out: logits_rows.append(out.shape[0]))
+    response_loss(base.model, batch)
+    hook.remove()
+    assert logits_rows == [pages[0].text.response_tokens]
+
+
+def test_learning_rate_warms_up_and_ends_near_zero() -> None:
+    rates = [learning_rate(step, 100, 10, 1e-3) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9] == pytest.approx(1e-3)
+    assert max(rates) == pytest.approx(1e-3)
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
+    assert 0 < rates[-1] < 1e-5
+    assert all(math.isfinite(rate) for rate in rates)

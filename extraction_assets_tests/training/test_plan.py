@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen3VLConfig
+
+from extraction_assets.errors import InputError
+from extraction_assets.model.base import load_base, load_base_format
+from extraction_assets.model.encoding import PageEncoder
+from extraction_assets.model.examples import read_examples
+from extraction_assets.model.lora import add_lora, audit_lora
+from extraction_assets.settings import TrainingSettings
+from extraction_assets.training.arithmetic import ModelShape
+from extraction_assets.training.machines import Machine, machine_named
+from extraction_assets.training.plan import TrainingPlan, estimate, plan_training
+from extraction_assets_tests.training.conftest import SETTINGS, Data
+
+CONFIG_8B = Qwen3VLConfig(
+    text_config={
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    vision_config={"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": 4096},
+    tie_word_embeddings=False,
+)
+
+
+def test_counts_are_those_of_the_encoded_examples_and_no_image_is_opened(data: Data, encoder: PageEncoder, tmp_path: Path) -> None:
+    moved = tmp_path / "train.jsonl"
+    moved.write_bytes(data.train.read_bytes())  # its page images are not here
+    plan = plan_training(moved, data.val, data.base, SETTINGS)
+    texts = [encoder.text(e.width, e.height, e.instruction, e.target) for e in read_examples(data.train)]
+    assert plan.train.examples == 10
+    assert plan.train.tokens == sum(t.tokens for t in texts)
+    assert plan.train.visual_tokens == sum(t.rows * t.columns for t in texts)
+    assert plan.train.response_tokens == sum(len(t.labels[t.labels >= 0]) for t in texts)
+    assert plan.train.longest == max(t.tokens for t in texts)
+    assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps, plan.accumulation) == (3, 9, 2, 2)
+
+
+def test_a_plan_is_the_same_twice_and_survives_json(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS)
+    assert plan == plan_training(data.train, data.val, data.base, SETTINGS)
+    assert TrainingPlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_max_steps_ends_a_run_inside_an_epoch(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS.model_copy(update={"max_steps": 4}))
+    assert (plan.steps, plan.epochs) == (4, 2)
+
+
+def test_over_length_examples_are_listed_and_left_out_or_an_error(data: Data) -> None:
+    lengths = plan_training(data.train, data.val, data.base, SETTINGS).train
+    skip = SETTINGS.model_copy(update={"max_target_tokens": lengths.target_p50})
+    plan = plan_training(data.train, data.val, data.base, skip)
+    assert plan.train.over_length
+    assert plan.train.examples + len(plan.train.over_length) == 10
+    assert all(e.target_tokens > lengths.target_p50 for e in plan.train.over_length)
+    assert plan.train.target_max <= lengths.target_p50
+    with pytest.raises(InputError, match=rf"{plan.train.over_length[0].id}: its target has \d+ tokens .*at most {lengths.target_p50}"):
+        plan_training(data.train, data.val, data.base, skip.model_copy(update={"over_length": "error"}))
+
+
+def test_a_split_without_a_usable_example_is_an_error(data: Data) -> None:
+    with pytest.raises(InputError, match="no example to train on"):
+        plan_training(data.train, data.val, data.base, SETTINGS.model_copy(update={"max_target_tokens": 1}))
+
+
+def test_an_empty_val_split_is_a_plan_without_validation(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "val.jsonl").write_text("")
+    assert plan_training(data.train, tmp_path / "val.jsonl", data.base, SETTINGS).val is None
+
+
+@pytest.mark.parametrize("targets", ["attention", "attention+mlp"])
+def test_parameter_formulas_are_exact(base_folder: Path, targets: str) -> None:
+    settings = TrainingSettings(r=4, targets=targets)  # type: ignore[arg-type]
+    base = load_base(base_folder, dtype=torch.float32)
+    audit = audit_lora(add_lora(base, settings, seed=0))
+    shape = ModelShape.of(base.format)
+    assert shape.adapter_parameters(settings) == audit.trainable_parameters
+    assert shape.language_linears + shape.other_parameters == audit.base_parameters
+
+
+def test_closed_form_reproduces_the_8b_figures(data: Data) -> None:
+    """Weights 16.3 / 6.7 GiB, adapters 0.65, activations 9.5 GiB a page of 1,500 tokens, 52.1 TFLOP a page (ViT 7.2, LLM forward 21.5)."""
+    named = load_base_format(data.base)
+    shape, settings = ModelShape.of(replace(named, config=CONFIG_8B)), TrainingSettings()
+    lora = shape.memory(settings, 2, padded_tokens=1500, response_tokens=300, visual_tokens=1200)
+    qlora = shape.memory(settings.model_copy(update={"method": "qlora"}), 2, 1500, 300, 1200)
+    gib = 2**30
+    assert lora.weights / gib == pytest.approx(16.3, rel=0.01)
+    assert qlora.weights / gib == pytest.approx(6.7, rel=0.01)
+    assert lora.adapters / gib == pytest.approx(0.65, rel=0.01)
+    assert lora.activations / gib == pytest.approx(9.5, rel=0.02)
+    assert shape.vision_flops(1200) / 1e12 == pytest.approx(7.2, rel=0.01)
+    assert shape.language_flops(1500) / 1e12 == pytest.approx(21.5, rel=0.01)
+    assert shape.training_flops(1200, 1500, 300, settings) / 1e12 == pytest.approx(52.1, rel=0.02)
+
+
+def test_a_plan_that_cannot_fit_says_what_to_change_and_that_change_fits(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS)
+    need = estimate(plan, machine_named("H100"))
+    assert need.fits
+    assert need.advice == ""
+    small = Machine("small", need.memory.peak - 1, 1e12, 0.4, 2)
+    tight = estimate(plan, small)
+    assert not tight.fits
+    assert "training.micro_batch: 1" in tight.advice
+    changed = plan.model_copy(update={"micro_batch": 1})
+    assert estimate(changed, small).fits
+    hopeless = estimate(plan, Machine("none", 1000, 1e12, 0.4, 2))
+    assert "even QLoRA with micro_batch 1" in hopeless.advice
+
+
+def test_unknown_gpu_is_one_line() -> None:
+    with pytest.raises(InputError, match="unknown GPU 'B9000'; expected one of L4"):
+        machine_named("B9000")
+
+
+def test_an_estimate_is_json(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS)
+    report = json.loads(json.dumps(estimate(plan, machine_named(None)).to_json()))
+    assert report["machine"] == "this CPU"
+    assert report["memory"]["peak"] > report["memory"]["weights"] > 0
+    assert report["hours"] > 0
