@@ -6,7 +6,6 @@ import dagster as dg
 
 from extraction_assets.assets import dataset, evaluation, pages, roots, sources, training
 from extraction_assets.assets.materialization import HomeResource
-from extraction_assets.automation.instance import terminal_logger
 from extraction_assets.automation.sensors import failure_sensor, heal_schedule, outside_sensor
 from extraction_assets.home import Home
 from extraction_assets.settings import AutomationSettings
@@ -38,8 +37,6 @@ def build_definitions(home: Home) -> dg.Definitions:
             ),
         ],
         executor=dg.in_process_executor,
-        # the terminal shows the planner's lines, warnings and progress bars; all the rest stands in the event log
-        loggers={"console": terminal_logger},
     )
 
 

@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
 from filelock import FileLock, Timeout
 
+from extraction_assets.automation.instance import terminal_logger
 from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
@@ -85,7 +86,7 @@ def update(
     observation = Observation.of(home)
     sync_vendors(instance, observation)
     planner = Planner.of(definitions, instance, observation)
-    job = definitions.resolve_implicit_global_asset_job_def()
+    job = definitions.resolve_implicit_global_asset_job_def().with_logger_defs({"console": terminal_logger})
     return walk(planner, lambda statuses: _run(job, instance, statuses, say), to, say)
 
 
@@ -162,6 +163,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
         instance=instance,
         asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
         partition_key=statuses[0].partition,
+        run_config={"loggers": {"console": {}}},  # ours, in place of Dagster's, which prints every event
         tags={LAUNCHER_TAG: launcher_identity()},
         raise_on_error=False,
     )
