@@ -15,6 +15,9 @@ from extraction_assets.settings import AutomationSettings, DecodingSettings
 from extraction_assets.store import digest_of
 
 ANSWERED_SPLITS = ("val", "test")
+HEADLINE = "headline"
+"""metadata key of the challenger's headline: the learning curve reads it back"""
+STRICT_ENOUGH = 0.99
 
 
 def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
@@ -54,7 +57,102 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
             },
         )
 
-    return [predictions]
+    @dg.asset(
+        group_name="evaluation",
+        deps=[predictions, "example_index", "training_plan", "evaluation_settings"],
+        automation_condition=on_change(ignore=("example_index", "training_plan")),
+        description="Every metric of base, champion and challenger on the same test set, as JSON and as one self-contained HTML page.",
+        owners=OWNERS,
+        kinds={"html"},
+        code_version="1",
+        check_specs=[dg.AssetCheckSpec("answers_are_strict_json", asset="eval_report", description="The challenger answers with strict JSON.")],
+    )
+    def eval_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        run = Materialization(context, home)
+        settings = EvaluationSettings.from_json(run.read("evaluation_settings"))
+        answered = run.read("predictions")
+        scored = score_split(run.store, run.read("example_index")["targets"], answered, "test", train=run.read("training_plan")["splits"]["train"])
+        decision = decide(scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings)
+        title = f"Adapter {answered['adapters']['challenger'][:12]} on {sum(len(one.examples) for one in scored.types)} test pages"
+        report = build_report(scored, settings, title, decision, history=_history(context.instance))
+        value = {
+            "adapters": answered["adapters"],
+            "answers": answered["answers"],
+            "split": answered["splits"]["test"],
+            "report": {key: part for key, part in report.data.items() if key != "history"},
+            "decision": decision.as_json(),
+        }
+        folder = run.home.reports / digest_of(value)[:16]
+        path = report.write(folder, progress=run.progress("page"))
+        point_to(run.home.reports / "latest", folder)
+        headline = scored.systems["challenger"].value(settings.headline)
+        strict = scored.systems["challenger"].value("strict_json")
+        return run.finish(
+            value,
+            {
+                "report": dg.MetadataValue.path(str(path)),
+                HEADLINE: dg.MetadataValue.float(float("nan") if headline is None else headline),
+                "decision": decision.reason,
+                **{name: dg.MetadataValue.md(svg_image(svg)) for name, svg in report.plots.items() if name == "headline"},
+            },
+            [
+                dg.AssetCheckResult(
+                    check_name="answers_are_strict_json",
+                    passed=strict is not None and strict >= STRICT_ENOUGH,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata={"strict_json": -1.0 if strict is None else strict},
+                )
+            ],
+        )
+
+    @dg.asset(
+        group_name="evaluation",
+        deps=[eval_report, "lora_adapter"],
+        automation_condition=on_change(),
+        description="The adapter that serves. It changes only when the challenger is better on the same test set and no guard is worse.",
+        owners=OWNERS,
+        kinds={"huggingface"},
+        code_version="1",
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=automation.freshness_hours)),
+        check_specs=[dg.AssetCheckSpec("challenger_was_promoted", asset="champion_adapter", description="What the gate decided, with its numbers.")],
+    )
+    def champion_adapter(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        run = Materialization(context, home)
+        evaluated = run.read("eval_report")
+        decision, challenger = evaluated["decision"], evaluated["adapters"]["challenger"]
+        before = (run.record.latest_value("champion_adapter") or {}).get("adapter")
+        adapter = challenger if decision["promote"] or before == challenger else before
+        return run.finish(
+            {"adapter": adapter},
+            {
+                "adapter": adapter or "none yet: no adapter was better than the base model",
+                "path": dg.MetadataValue.path(str(run.store.folder(adapter))) if adapter else "none",
+                "reason": decision["reason"],
+            },
+            [
+                dg.AssetCheckResult(
+                    check_name="challenger_was_promoted",
+                    passed=bool(decision["promote"]) or before == challenger,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata={"reason": decision["reason"], "numbers": dg.MetadataValue.json(decision["numbers"])},
+                )
+            ],
+        )
+
+    return [predictions, eval_report, champion_adapter]
+
+
+def _history(instance: dg.DagsterInstance) -> list[HistoryPoint]:
+    """Headlines of earlier reports, oldest first: for the learning curve on the page, not part of the value."""
+    events = instance.fetch_materializations(dg.AssetKey("eval_report"), limit=60).records
+    points = []
+    for event in reversed(events):
+        metadata = event.asset_materialization.metadata if event.asset_materialization else {}
+        value = metadata.get(HEADLINE)
+        if isinstance(value, dg.FloatMetadataValue) and value.value is not None and not math.isnan(value.value):
+            day = datetime.datetime.fromtimestamp(event.timestamp, tz=datetime.UTC)
+            points.append(HistoryPoint(day.strftime("%Y-%m-%d %H:%M"), value.value))
+    return points
 
 
 def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: str | None) -> str:

@@ -39,3 +39,8 @@ def thumbnails(store: Store, images: Sequence[tuple[str, str]]) -> str:
             small.save(out, "JPEG", quality=60)
         parts.append(f"![{caption}](data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}) {caption}")
     return "\n\n".join(parts) or "none"
+
+
+def svg_image(svg: str) -> str:
+    """Markdown with an SVG drawing."""
+    return f"![plot](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"

@@ -1,0 +1,85 @@
+"""What the eval report is made of, fetched from the store: test pages with gold, answers, pictures and boxes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from extraction_assets.dataset.chat import ChatRecord, load_split
+from extraction_assets.dataset.records import CLEAN, PageTarget, Split, VendorTargets
+from extraction_assets.evaluation.run import Answer, ReportExample, ScoredRun, TypeExamples, score_examples
+from extraction_assets.home import chat_record_schema_path
+from extraction_assets.schema import TargetSchema
+from extraction_assets.store import Store
+
+
+def score_split(store: Store, targets: Mapping[str, str], answered: Mapping[str, Any], split: Split, train: str) -> ScoredRun:
+    """Score every system's answers to one split.
+
+    targets:  vendor -> digest of its VendorTargets (for the boxes of the values)
+    answered: value of the predictions asset
+    train:    digest of the training split, whose vendors count as seen
+    """
+    records = _records(store, answered["splits"][split])
+    systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
+    answers = {name: _answers(store, answered["answers"][name][split]) for name in systems}
+    seen = {record.meta.vendor for record in _records(store, train)}
+    boxes = _boxes(store, targets, {record.meta.vendor for record in records})
+    by_type: dict[str, list[ReportExample]] = defaultdict(list)
+    schemas: dict[str, TargetSchema] = {}
+    for record in records:
+        meta = record.meta
+        if meta.type not in schemas:
+            schemas[meta.type] = TargetSchema(store.read_json(meta.schema_digest), meta.type, source=f"schemas/{meta.type}.schema.json")
+        page = boxes.get((meta.document, meta.page)) if meta.stratum == CLEAN else None
+        by_type[meta.type].append(
+            ReportExample(
+                id=record.id,
+                vendor=meta.vendor,
+                stratum=meta.stratum,
+                document=meta.document,
+                page=meta.page,
+                gold=json.loads(record.target),
+                answers={name: answers[name][record.id] for name in systems if record.id in answers[name]},
+                twin=meta.twin,
+                seen=meta.vendor in seen,
+                image=store.path(meta.page_digest, ".png"),
+                width=meta.width,
+                height=meta.height,
+                value_boxes=page.value_boxes if page else {},
+            )
+        )
+    types = [TypeExamples(name, schemas[name], by_type[name]) for name in sorted(by_type)]
+    return score_examples(types, systems, conditions={"dataset": answered["splits"][split], "decoding": answered["decoding"]})
+
+
+def point_to(link: Path, folder: Path) -> None:
+    """Make `link` a link to `folder`, in one step."""
+    temporary = link.with_name(f".{link.name}-{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    os.replace(temporary, link)
+
+
+def _records(store: Store, jsonl: str) -> list[ChatRecord]:
+    return list(load_split(store.path(jsonl, ".jsonl"), chat_record_schema_path()))
+
+
+def _answers(store: Store, jsonl: str) -> dict[str, Answer]:
+    lines = (json.loads(line) for line in store.read_bytes(jsonl, ".jsonl").splitlines())
+    return {line["id"]: Answer(line["text"], line["finish_reason"], line["tokens"]) for line in lines}
+
+
+def _boxes(store: Store, targets: Mapping[str, str], vendors: set[str]) -> dict[tuple[str, int], PageTarget]:
+    pages = {}
+    for vendor in sorted(vendors & targets.keys()):
+        for target in VendorTargets.model_validate(store.read_json(targets[vendor])).targets:
+            pages[target.document, target.page] = target
+    return pages
