@@ -282,3 +282,13 @@ def test_words_in_any_reading_order_give_the_same_rows(store: Store) -> None:
     shuffled = image.model_copy(update={"text": store.put_json(PageText(words=tuple(by_column)).model_dump(mode="json"))})
     targets = build_page_targets(vendor_labels({DOC: LABEL}), vendor_pages([shuffled]), invoice_schema(), TargetSettings(), store)
     assert parsed(targets)[0]["rows"] == LABEL["rows"]
+
+
+def test_nested_objects_are_filled_leaf_by_leaf(store: Store) -> None:
+    inner = {"name": field("text"), "vat": field("id")}
+    party = {"type": "object", "properties": inner, "required": list(inner), "additionalProperties": False}
+    label = {"number": "RE-2024/17", "buyer": {"name": "Jane Doe", "vat": "DE999"}}
+    targets = build(store, [[*HEAD, (50, 200, "Jane Doe")]], label, invoice_schema(buyer=party))
+    assert parsed(targets)[0]["buyer"] == {"name": "Jane Doe", "vat": None}
+    assert [value.pointer for value in targets.unplaced] == ["/buyer/vat"]
+    assert "/buyer/name" in targets.targets[0].value_boxes
