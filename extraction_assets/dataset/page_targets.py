@@ -163,13 +163,21 @@ def _place_by_text(label: dict[str, Any], pages: list[_Page], schema: TargetSche
         page.target, page.boxes = schema.empty(), {}
     for array in schema.row_arrays:
         _place_array(_get(label, array.path), array, pages, matchers, used, result, count)
+    judged: list[tuple[Leaf, Any]] = []
     for leaf in schema.fields:
         value = _get(label, leaf.path)
         pointer = "/" + "/".join(leaf.path)
-        if isinstance(value, list):
+        if leaf.type == "code" and _is_judgement(schema, leaf, value):
+            judged.append((leaf, value))
+        elif isinstance(value, list):
             _place_list(value, leaf, pointer, pages, matchers, result, count)
         elif value is not None:
-            _place_value(value, leaf, pointer, pages, matchers, used, result, count, schema)
+            _place_value(value, leaf, pointer, pages, matchers, used, result, count)
+    # a kind or a yes/no is answered by the pages that show something of the document, not by its terms and back sides
+    showing = [page for page in pages if page.boxes] or pages[:1]
+    for page in showing:
+        for leaf, value in judged:
+            _set(page.target, leaf.path, value)
     return count
 
 
@@ -182,12 +190,7 @@ def _place_value(
     used: list[set[int]],
     result: _Placement,
     count: dict[str, int],
-    schema: TargetSchema,
 ) -> None:
-    if leaf.type == "code" and _is_judgement(schema, leaf, value):
-        for page in pages:  # a kind or a yes/no is a judgement about the document: each of its pages answers it
-            _set(page.target, leaf.path, value)
-        return
     count["asked"] += 1
     hits = [matcher.find(value, leaf.type) for matcher in matchers]
     # the amount of a row is not the total, even if it is equal, where the total stands by itself somewhere
@@ -269,7 +272,7 @@ def _is_judgement(schema: TargetSchema, leaf: Leaf, value: Any) -> bool:
     node: Any = schema.document
     for key in leaf.path:
         node = node["properties"][key]
-    return isinstance(value, bool) or ("enum" in node and not (isinstance(value, str) and is_currency(value)))
+    return isinstance(value, bool) or ("enum" in node and isinstance(value, str) and not is_currency(value))
 
 
 def _page_target(page: _Page, schema: TargetSchema) -> PageTarget:

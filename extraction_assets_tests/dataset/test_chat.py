@@ -113,7 +113,6 @@ def test_strict_json_refuses_what_json_loads_forgives(text: str) -> None:
         strict_json(text)
 
 
-@pytest.mark.slow
 def test_it_loads_with_hugging_face_datasets(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")

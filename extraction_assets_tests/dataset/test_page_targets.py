@@ -113,6 +113,22 @@ def test_a_number_of_the_next_row_does_not_fill_a_gap(store: Store) -> None:
     assert second["quantity"] == "7"
 
 
+def test_a_kind_is_answered_by_the_pages_that_show_something(store: Store) -> None:
+    kinds = {"type": ["string", "null"], "enum": ["invoice", "credit_note", None], "x-type": "code"}
+    schema = invoice_schema(kind=kinds, paid=field("code", "boolean"))
+    pages = [HEAD, [(50, 60, "Allgemeine Bedingungen")], [(50, 60, "Seite 3 zu RE-2024/17")]]
+    found = parsed(build(store, pages, {"number": "RE-2024/17", "kind": "credit_note", "paid": False}, schema))
+    assert [(target["kind"], target["paid"]) for target in found] == [("credit_note", False), (None, None), ("credit_note", False)]
+
+
+def test_each_value_of_a_plain_list_is_looked_for_by_itself(store: Store) -> None:
+    orders = {"type": "array", "items": {"type": ["string", "null"]}, "x-type": "id"}
+    label = {"number": "RE-2024/17", "orders": ["PO-11", "PO-12", "PO-13"]}
+    targets = build(store, [[*HEAD, (50, 200, "PO-11")], [(50, 60, "PO-11 PO-13")]], label, invoice_schema(orders=orders))
+    assert [target["orders"] for target in parsed(targets)] == [["PO-11"], ["PO-11", "PO-13"]]
+    assert [value.pointer for value in targets.unplaced] == ["/orders/1"]
+
+
 def test_a_description_that_is_wrapped_in_its_cell_is_found(store: Store) -> None:
     lines = [(50, 200, "Künstliche Gestal-"), (250, 200, "1"), (400, 200, "160,00"), (480, 200, "160,00"), (50, 213, "tung (Stunde)")]
     label = {**LABEL, "rows": [{"description": "Künstliche Gestaltung (Stunde)", "quantity": "1", "price": "160", "amount": "160"}]}
@@ -266,3 +282,13 @@ def test_words_in_any_reading_order_give_the_same_rows(store: Store) -> None:
     shuffled = image.model_copy(update={"text": store.put_json(PageText(words=tuple(by_column)).model_dump(mode="json"))})
     targets = build_page_targets(vendor_labels({DOC: LABEL}), vendor_pages([shuffled]), invoice_schema(), TargetSettings(), store)
     assert parsed(targets)[0]["rows"] == LABEL["rows"]
+
+
+def test_nested_objects_are_filled_leaf_by_leaf(store: Store) -> None:
+    inner = {"name": field("text"), "vat": field("id")}
+    party = {"type": "object", "properties": inner, "required": list(inner), "additionalProperties": False}
+    label = {"number": "RE-2024/17", "buyer": {"name": "Jane Doe", "vat": "DE999"}}
+    targets = build(store, [[*HEAD, (50, 200, "Jane Doe")]], label, invoice_schema(buyer=party))
+    assert parsed(targets)[0]["buyer"] == {"name": "Jane Doe", "vat": None}
+    assert [value.pointer for value in targets.unplaced] == ["/buyer/vat"]
+    assert "/buyer/name" in targets.targets[0].value_boxes
