@@ -55,8 +55,9 @@ def decide(champion: SystemScores | None, challenger: SystemScores, base: System
         return Decision(False, "; ".join(objections), numbers)
     rival = champion or base
     told = numbers[rival.name]
-    reason = f"{settings.headline} {told['from']:.3f} -> {told['to']:.3f} against the {rival.name}"
-    return Decision(True, reason + (", no guard worse" if champion else ", the first champion"), numbers)
+    reason = f"{settings.headline} {told['to']:.3f} is better than the {rival.name}'s {told['from']:.3f}"
+    more = f"no guard falls by more than {settings.guard_margin:g}" if champion else "the first champion"
+    return Decision(True, f"{reason}; {more}", numbers)
 
 
 def _headline(rival: SystemScores, challenger: SystemScores, settings: EvaluationSettings) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _row(score: DocumentScore, schema: TargetSchema) -> tuple[list[float], list[
         one = score.rows[rows.name]
         asked = one.gold_rows + one.answer_rows
         pairs += [(2 * one.exact, asked), (2 * len(one.pairs), asked), (2 * one.equal_cells, one.gold_cells + one.answer_cells)]
-        pairs += [(one.order_kept, len(one.pairs) > 1), (one.count_error == 0, 1), (abs(one.count_error), 1)]
+        pairs += [(one.order_kept and len(one.pairs) > 1, len(one.pairs) > 1), (one.count_error == 0, 1), (abs(one.count_error), 1)]
         pairs += [(equal, one.gold_rows) for equal in one.column_equal]
     return [float(hit) for hit, _ in pairs], [float(chance) for _, chance in pairs]
 

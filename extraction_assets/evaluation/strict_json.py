@@ -135,7 +135,7 @@ def _problem(error: Exception) -> str:
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos}"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos}"
     if isinstance(error, RecursionError):
         return f"nested deeper than {MAX_DEPTH} levels"
     return "a number with too many digits"  # the one other ValueError of json.loads
