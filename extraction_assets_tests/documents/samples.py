@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,16 @@ def encoded(image: Image.Image, kind: str = "PNG", **save: object) -> bytes:
     return out.getvalue()
 
 
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
 def vendor_documents(store: Store, *files: bytes, type_name: str = "invoice", vendor: str = "acme") -> VendorDocuments:
     """The given files as a vendor's documents, in the store."""
     from extraction_assets.documents.media import sniff
@@ -90,4 +102,4 @@ def put(landing: Path, file: str, data: bytes | str) -> Path:
     return path
 
 
-__all__ = ["digest_bytes", "encoded", "exponential_pdf", "pdf", "pixels", "put", "raw_pdf", "scan", "vendor_documents"]
+__all__ = ["digest_bytes", "encoded", "exponential_pdf", "pdf", "pixels", "png_of_size", "put", "raw_pdf", "scan", "vendor_documents"]

@@ -30,7 +30,8 @@ def test_names_of_real_vendors_pass(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "", " acme", "acme ", "\u00a0acme", ".hidden", "..", "acme..", "a/b", "a\\b", "a\u2044b", "a\u2215b", "a\u29f8b", "a\uff0fb", "a\uff3cb",
+        "", " acme", "acme ", "\u00a0acme", ".hidden", "..", "acme..", "a/b", "a\\b",
+        "a\u2044b", "a\u2215b", "a\u29f8b", "a\uff0fb", "a\uff3cb",
         "a|b", "a...b", "a*b", "a\nb", "a\x00b", "a\u200bb", "a\u202eb", "a\udc80b", "x" * 101, "x" * 200, "語" * 67,
     ],
 )  # fmt: skip

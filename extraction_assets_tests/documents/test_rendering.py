@@ -16,7 +16,7 @@ from extraction_assets.documents.rendering import RenderedPage, render_bytes, re
 from extraction_assets.errors import InputError
 from extraction_assets.settings import RenderSettings
 from extraction_assets.store import Store
-from extraction_assets_tests.documents.samples import encoded, exponential_pdf, pdf, pixels, raw_pdf, scan, vendor_documents
+from extraction_assets_tests.documents.samples import encoded, exponential_pdf, pdf, pixels, png_of_size, raw_pdf, scan, vendor_documents
 
 
 def one(data: bytes, settings: RenderSettings) -> RenderedPage:
@@ -146,7 +146,7 @@ def test_refusals_have_stable_reasons(settings: RenderSettings) -> None:
     assert refusal(pdf(*"x" * 201), settings) == "too_many_pages"
     assert refusal(raw_pdf(page.replace("612 792", "10 30000")), settings) == "page_size"
     assert refusal(scan()[:60], settings) == "damaged"
-    assert refusal(encoded(Image.new("L", (30000, 30000))), settings) == "too_large"
+    assert refusal(png_of_size(30000, 30000), settings) == "too_large"
     assert refusal(encoded(Image.new("L", (10000, 10))), settings) == "page_size"
 
 
@@ -192,7 +192,8 @@ def test_the_second_engine_reads_what_the_first_finds_no_pages_in(settings: Rend
 @pytest.mark.parametrize(
     ("kind", "mode", "save"),
     [
-        ("PNG", "RGB", {}), ("PNG", "L", {}), ("PNG", "1", {}), ("PNG", "P", {}), ("PNG", "RGBA", {}), ("PNG", "LA", {}), ("PNG", "I;16", {}),
+        ("PNG", "RGB", {}), ("PNG", "L", {}), ("PNG", "1", {}), ("PNG", "P", {}), ("PNG", "RGBA", {}), 
+        ("PNG", "LA", {}), ("PNG", "I;16", {}),
         ("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {"quality": 95}),
     ],
 )  # fmt: skip
@@ -302,7 +303,7 @@ def test_a_new_document_renders_only_itself(store: Store, settings: RenderSettin
 def test_a_damaged_memory_is_drawn_again(store: Store, settings: RenderSettings) -> None:
     documents = vendor_documents(store, pdf("again"))
     first = render_vendor(documents, store, settings)
-    entries = [path for path in Path(store.root.path, "rendered").rglob("*.json")]
+    entries = list(Path(store.root.path, "rendered").rglob("*.json"))
     assert len(entries) == 1
     for damage in (b"", entries[0].read_bytes()[:-10], entries[0].read_bytes().replace(b'"page":1', b'"page":2')):
         entries[0].write_bytes(damage)
