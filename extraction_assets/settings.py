@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -38,14 +38,19 @@ class Section(BaseModel):
         """SHA-256 of the section's values (defaults included)."""
         return digest_of(self.model_dump(mode="json"))
 
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """The section from its stored JSON value (lists where the section holds tuples)."""
+        return cls.model_validate(_lists_to_tuples(values))
+
 
 class RenderSettings(Section):
     """How pages become images."""
 
     dpi: Annotated[float, Field(ge=18, le=600)] = 120
     """pixels per inch asked for; the page budget may force less on large pages"""
-    max_visual_tokens: Annotated[int, Field(ge=4, le=16384)] = 1400
-    """most visual tokens (32 x 32 px each) a page may take; A4 at 120 dpi takes 1,364"""
+    max_visual_tokens: Annotated[int, Field(ge=4, le=16384)] = 1408
+    """most visual tokens (32 x 32 px each) a page may take; A4 at 120 dpi takes 1,408"""
     max_pages: Annotated[int, Field(ge=1, le=5000)] = 200
     """a document with more pages is refused"""
     page_seconds: Annotated[float, Field(gt=0, le=600)] = 20
@@ -157,6 +162,8 @@ class EvaluationSettings(Section):
     """resamples (over documents) for 95 % intervals"""
     margin: Share = 0.0
     """how much better the challenger must be"""
+    guard_margin: Share = 0.02
+    """how much worse a guard may become: each amount and id field, the strict-JSON rate, the worst vendor"""
     seed: int = 0
 
 
@@ -180,7 +187,7 @@ class AutomationSettings(Section):
     @field_validator("cron")
     @classmethod
     def _cron(cls, value: str) -> str:
-        from croniter import croniter  # dagster's own dependency
+        from croniter import croniter
 
         if not croniter.is_valid(value) or len(value.split()) != 5:
             raise ValueError(f"not a cron line of five fields: {value!r}")

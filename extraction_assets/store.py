@@ -55,14 +55,14 @@ def digest_folder(path: Path, ignore: Iterable[str] = ()) -> str:
 
 def write_atomically(path: Path | UPath, data: bytes) -> None:
     """Write to a temporary neighbour, fsync, rename. OSError (full disk, read-only folder) becomes an InputError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             _fsync(file)
-        if isinstance(path, UPath) and path.protocol:
+        if isinstance(path, UPath) and isinstance(temporary, UPath) and path.protocol:
             path.fs.mv(temporary.path, path.path)  # UPath.rename refuses an existing target on some file systems
         else:
             os.replace(str(temporary), str(path))
@@ -125,7 +125,7 @@ class Store:
 
     def build_folder(self, digest: str, build: Callable[[Path], None]) -> Path:
         """The folder named `digest`, built by `build(empty_folder)` if it is not there yet. Complete or absent, never half."""
-        final = self.local_root / "folders" / digest
+        final = self.folder_path(digest)
         if final.is_dir():
             return final
         temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
@@ -146,8 +146,12 @@ class Store:
             raise
         return final
 
+    def folder_path(self, digest: str) -> Path:
+        """Where the folder lies or will lie."""
+        return self.local_root / "folders" / digest
+
     def folder(self, digest: str) -> Path:
-        path = self.local_root / "folders" / digest
+        path = self.folder_path(digest)
         if not path.is_dir():
             raise InputError(str(path), "is missing from the store", do="Run update again")
         return path

@@ -1,1 +1,1 @@
-"""automation"""
+"""What runs when: the planner behind `status` and `update`, the sensor on landing/, the nightly schedule."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from extraction_assets.documents.records import Record
 
 Split = Literal["train", "val", "test"]
@@ -23,7 +25,7 @@ class PageTarget(Record):
     dpi: float
     target: str
     """spelled (TargetSchema.spell): compact JSON, keys in target order; the store sorts keys, a string keeps them"""
-    value_boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = {}
+    value_boxes: dict[str, tuple[tuple[float, float, float, float], ...]] = Field(default_factory=dict)
     """JSON pointer of a value -> boxes (px) of the words that show it; only where the text layer has it"""
     text: str | None = None
     """digest of the PageText"""
@@ -36,6 +38,16 @@ class UnplacedValue(Record):
     pointer: str
     """JSON pointer into the label"""
     value: str
+
+
+class UndecidedPages(Record):
+    """Pages for which nobody can say which label values they show. They yield no target: a guess would teach invention."""
+
+    document: str
+    pages: tuple[int, ...]
+    """1 is the first"""
+    reason: str
+    """one sentence for people"""
 
 
 class VendorTargets(Record):
@@ -51,6 +63,8 @@ class VendorTargets(Record):
     """left out because a value was unplaced and the setting says drop"""
     ignored_keys: tuple[str, ...] = ()
     """label keys (pointers without row numbers) that the schema does not have"""
+    undecided: tuple[UndecidedPages, ...] = ()
+    """pages left without a target: scans of several pages with one label, labels that fit no word of their document"""
 
 
 class HardNegative(Record):
@@ -105,3 +119,5 @@ class IndexRow(Record):
     """spelled (TargetSchema.spell)"""
     text: str | None
     """digest of the page's PageText, for twins and drafts; None for negatives and scans"""
+    copies: tuple[tuple[str, str, int], ...] = ()
+    """(vendor, document, page) of other documents that hold this very example: the same picture and target under other bytes"""

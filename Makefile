@@ -1,0 +1,34 @@
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`. `make ui` opens Dagster.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_FOLDER ?= data
+
+.PHONY: demo test check ui install clean
+
+install: $(VENV)/installed
+
+# torch first and by its exact version: a range would bring gigabytes of CUDA packages
+$(VENV)/installed: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/extraction demo
+
+ui: install
+	$(BIN)/extraction --home $(HOME_FOLDER) ui
+
+check: install
+	$(BIN)/ruff check extraction_assets extraction_assets_tests
+	$(BIN)/ruff format --check extraction_assets extraction_assets_tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) demo_home

@@ -1,0 +1,90 @@
+"""Stage 4: the training plan and the adapter. One training at a time (pool `gpu`)."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from extraction_assets.assets.conditions import nightly, on_change
+from extraction_assets.assets.dataset import dataset_card, test_split, train_split, val_split
+from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
+from extraction_assets.assets.roots import base_model
+from extraction_assets.settings import AutomationSettings, TrainingSettings
+
+TRAINING_POOL = "gpu"
+
+
+def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
+    @dg.asset(
+        group_name="training",
+        deps=[train_split, val_split, test_split, dataset_card, base_model, "training_settings"],
+        automation_condition=nightly(automation.cron, automation.timezone),
+        description="The training to come: examples, lengths, steps, memory and time. It pins the digests of the splits and of the base model; "
+        "everything below follows the plan, so the nightly gate stands here alone.",
+        owners=OWNERS,
+        kinds={"json"},
+        code_version="1",
+    )
+    def training_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        from extraction_assets.training.plan import plan_training  # torch: `status` and the dataset do without it
+        from extraction_assets.training.plan_card import plan_card
+
+        run = Materialization(context, home)
+        settings = TrainingSettings.from_json(run.read("training_settings"))
+        digests = {name: run.read(f"{name}_split")["jsonl"] for name in ("train", "val", "test")}
+        plan = plan_training(
+            run.store.path(digests["train"], ".jsonl"), run.store.path(digests["val"], ".jsonl"), run.home.base_model(), settings
+        )
+        for example in plan.train.over_length:
+            context.log.warning(
+                f"example {example.id} has a target of {example.target_tokens} tokens, more than training.max_target_tokens: it is left out whole"
+            )
+        value = {"plan": plan.model_dump(mode="json"), "splits": digests, "base": run.read("base_model")["base_digest"]}
+        return run.finish(value, {"plan": dg.MetadataValue.md(plan_card(plan)), "steps": plan.steps})
+
+    @dg.asset(
+        group_name="training",
+        deps=[training_plan],
+        pool=TRAINING_POOL,
+        automation_condition=on_change(),
+        retry_policy=dg.RetryPolicy(max_retries=1, delay=10),
+        description="LoRA weights of the language model's linears, trained by `accelerate launch`; a killed run resumes at its last checkpoint.",
+        owners=OWNERS,
+        kinds={"pytorch", "huggingface"},
+        code_version="1",
+    )
+    def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
+        from extraction_assets.training.adapter import read_manifest
+        from extraction_assets.training.job import make_job, training_command, write_job
+        from extraction_assets.training.plan import TrainingPlan
+
+        run = Materialization(context, home)
+        planned = run.read("training_plan")
+        plan = TrainingPlan.model_validate(planned["plan"])
+        job = make_job(
+            Path(str(run.store.path(planned["splits"]["train"], ".jsonl"))),
+            Path(str(run.store.path(planned["splits"]["val"], ".jsonl"))),
+            run.home.base_model(),
+            plan.settings,
+            work=run.store.local_root / "work",
+            plan=plan,
+            base_digest=planned["base"],
+        )
+        adapter = job.identity
+        job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})
+        path = write_job(job)
+        done = pipes.run(context=context, command=training_command(path))
+        # with implicit materializations a lost message would be recorded as a success
+        done.get_results(implicit_materializations=False)
+        manifest = read_manifest(run.store.folder(adapter))
+        messages = done.get_custom_messages()
+        return run.finish(
+            {"adapter": adapter, "files": manifest.files},
+            {
+                "path": dg.MetadataValue.path(str(run.store.folder(adapter))),
+                "manifest": dg.MetadataValue.json(json.loads(manifest.model_dump_json())),
+                **{key: value for message in messages if isinstance(message, dict) for key, value in message.items()},
+            },
+        )
+
+    return [training_plan, lora_adapter]

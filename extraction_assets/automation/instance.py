@@ -1,0 +1,59 @@
+"""The Dagster instance of a home: home/dagster holds its configuration, runs and event log."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import dagster as dg
+
+from extraction_assets.errors import InputError
+from extraction_assets.home import Home
+from extraction_assets.store import write_atomically
+
+_CONFIGURATION = """\
+# Written once by extraction; yours to change.
+telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1   # one training at a time
+    granularity: op
+  runs:
+    max_concurrent_runs: 2
+run_monitoring:
+  enabled: true
+"""
+
+
+def open_instance(home: Home) -> dg.DagsterInstance:
+    """The home's instance; made at the first call. Close it (it is a context manager)."""
+    try:
+        home.dagster.mkdir(parents=True, exist_ok=True)
+        path = home.dagster / "dagster.yaml"
+        if not path.exists():
+            write_atomically(path, _CONFIGURATION.encode())
+    except OSError as error:
+        raise InputError(
+            str(home.dagster), f"cannot be written: {error.strerror or error}", do="Check space and rights of the home"
+        ) from None
+    os.environ["DAGSTER_HOME"] = str(home.dagster)
+    # Alembic tells of every table it makes in a new home
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return dg.DagsterInstance.from_config(str(home.dagster))
+
+
+@dg.logger(description="Warnings of our assets, one line each. Everything else stands in the event log.")
+def terminal_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger("extraction", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: getattr(record, "dagster_meta", {}).get("dagster_event") is None)
+    handler.setFormatter(_UserMessage("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+class _UserMessage(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = getattr(record, "dagster_meta", {}).get("orig_message") or record.getMessage()
+        return f"{record.levelname.lower()}: {message}"

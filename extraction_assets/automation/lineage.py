@@ -1,0 +1,176 @@
+"""`extraction lineage`: from anything that was made back to the very PDFs and labels.
+
+Walks the latest record of the home: adapter -> plan -> splits -> examples -> page images -> documents -> files in landing/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extraction_assets.dataset.records import SPLITS
+from extraction_assets.errors import InputError
+from extraction_assets.record import Record
+
+MIN_DIGITS = 6
+"""a digest may be shortened to this many characters"""
+
+
+@dataclass
+class Chain:
+    """What was asked for, what stands between, and where it came from."""
+
+    kind: str
+    digest: str
+    links: list[tuple[str, str]] = field(default_factory=list)
+    """(what, digest or value), from the thing asked for towards its documents"""
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    """document (digest), file, label_file, vendor, and the examples made of it that stand in this chain"""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "digest": self.digest,
+            "chain": [{"what": what, "value": value} for what, value in self.links],
+            "documents": self.documents,
+        }
+
+    def text(self) -> str:
+        lines = [f"{self.kind} {self.digest}"]
+        lines += [f"  <- {what} {value}" for what, value in self.links]
+        lines.append(f"  <- {len(self.documents)} documents")
+        for row in self.documents:
+            label = f", label {row['label_file']}" if row["label_file"] else ", no label"
+            lines.append(
+                f"     {row['document'][:12]} {row['file']}{label} ({', '.join(row['examples'][:3])}{', ...' if len(row['examples']) > 3 else ''})"
+            )
+        return "\n".join(lines)
+
+
+def trace(record: Record, what: str) -> Chain:
+    """The chain of a digest (an adapter, a split's JSONL, a page image, a document, an example id; 6 characters are enough) or of a path."""
+    wanted = _as_digest(what)
+    for find in (_adapter, _split, _example_or_page, _document):
+        chain = find(record, wanted)
+        if chain is not None:
+            return chain
+    raise InputError(
+        what,
+        "is nothing that this home made or holds",
+        "the digest or path of an adapter, a split, a page image or a document, or an example id",
+        f"Home: {record.home.root}",
+    )
+
+
+def _as_digest(what: str) -> str:
+    """Paths carry the digest in their name: store/folders/<digest>, store/objects/ab/<digest>.png."""
+    if "/" in what or Path(what).exists():
+        path = Path(what).resolve()
+        manifest = path / "manifest.json"
+        if path.is_dir() and not _is_digest(path.name) and manifest.is_file():
+            return str(json.loads(manifest.read_text()).get("adapter", path.name))
+        for part in (path.stem, *(parent.name for parent in path.parents)):
+            if _is_digest(part):
+                return part
+    if len(what) < MIN_DIGITS:
+        raise InputError(what, "is too short to name anything", f"at least {MIN_DIGITS} characters of a digest, or a path")
+    return what.lower()
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def _adapter(record: Record, wanted: str) -> Chain | None:
+    champion = record.latest_value("champion_adapter")
+    for role, value in (("adapter", record.latest_value("lora_adapter")), ("champion adapter", champion)):
+        digest = (value or {}).get("adapter")
+        if not digest or not digest.startswith(wanted):
+            continue
+        manifest = json.loads((record.home.store.folder(digest) / "manifest.json").read_text())
+        chain = Chain(role, digest)
+        chain.links.append(("base model", f"{manifest['base']} {manifest['base_digest']}"))
+        records = []
+        for split in ("train", "val"):
+            jsonl = manifest[f"{split}_digest"]
+            chain.links.append((f"{split} split", jsonl))
+            records += list(_records(record, jsonl))
+        chain.links.append(("examples", str(len(records))))
+        chain.documents = _documents(record, records)
+        return chain
+    return None
+
+
+def _split(record: Record, wanted: str) -> Chain | None:
+    for split in SPLITS:
+        value = record.latest_value(f"{split}_split")
+        if value and value["jsonl"].startswith(wanted):
+            records = list(_records(record, value["jsonl"]))
+            chain = Chain(f"{split} split", value["jsonl"], [("examples", str(len(records)))])
+            chain.documents = _documents(record, records)
+            return chain
+    return None
+
+
+def _example_or_page(record: Record, wanted: str) -> Chain | None:
+    for split in SPLITS:
+        value = record.latest_value(f"{split}_split")
+        if not value:
+            continue
+        found = [
+            row for row in _records(record, value["jsonl"]) if row["id"].startswith(wanted) or row["meta"]["page_digest"].startswith(wanted)
+        ]
+        if found:
+            meta = found[0]["meta"]
+            by_id = found[0]["id"].startswith(wanted)
+            chain = Chain("example" if by_id else "page image", found[0]["id"] if by_id else meta["page_digest"])
+            chain.links = [
+                ("split", split),
+                ("stratum", meta["stratum"]),
+                ("page image", meta["page_digest"]),
+                ("page", str(meta["page"])),
+                ("schema", meta["schema"]),
+            ]
+            if meta["twin"]:
+                chain.links.append(("clean twin", meta["twin"]))
+            chain.documents = _documents(record, found)
+            return chain
+    return None
+
+
+def _document(record: Record, wanted: str) -> Chain | None:
+    for document, row in _sources(record).items():
+        if document.startswith(wanted):
+            return Chain("document", document, [], [{**row, "examples": []}])
+    return None
+
+
+def _records(record: Record, jsonl: str) -> Iterator[dict[str, Any]]:
+    for line in record.home.store.read_bytes(jsonl, ".jsonl").splitlines():
+        yield json.loads(line)
+
+
+def _documents(record: Record, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    sources = _sources(record)
+    examples: dict[str, list[str]] = {}
+    for row in records:
+        examples.setdefault(row["meta"]["document"], []).append(row["id"])
+    unknown = {"file": "no longer in landing/", "label_file": None, "vendor": None}
+    return [{"document": document, **unknown, **sources.get(document, {}), "examples": ids} for document, ids in sorted(examples.items())]
+
+
+def _sources(record: Record) -> dict[str, dict[str, Any]]:
+    """Every document that the record knows: its file and its label's."""
+    found: dict[str, dict[str, Any]] = {}
+    store = record.home.store
+    for vendor, version in record.latest_versions("raw_documents", True).items():
+        for row in store.read_json(version)["documents"]:
+            found[row["document"]] = {"document": row["document"], "file": row["file"], "label_file": None, "vendor": vendor}
+    for version in record.latest_versions("document_labels", True).values():
+        for row in store.read_json(version)["labels"]:
+            if row["document"] in found:
+                found[row["document"]]["label_file"] = row["file"]
+    return found

@@ -1,0 +1,193 @@
+"""`extraction update`: materialize what is stale, upstream first, nothing else.
+
+The graph is walked in topological order and asked again after every asset, so that a re-run with unchanged content stops there
+(early cutoff). Everything runs as Dagster runs in the home's instance, so the UI shows what the terminal did: one run for each
+(asset, partition), and a single one for all that was never built of a vendor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
+from filelock import FileLock, Timeout
+
+from extraction_assets.automation.instance import terminal_logger
+from extraction_assets.automation.staleness import Planner, Status
+from extraction_assets.errors import InputError
+from extraction_assets.home import Home
+from extraction_assets.observation import Observation
+from extraction_assets.record import VENDORS, Partition
+
+LAUNCHER_TAG = "extraction/launcher_pid"
+LOCK_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One row of `extraction update --json`."""
+
+    asset: str
+    partition: Partition
+    run: str
+    ok: bool
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What an update did."""
+
+    ran: list[Ran]
+    blocked: list[str]
+    """one line for each blocking check that does not pass, so that nothing below its asset ran"""
+
+    @property
+    def failures(self) -> list[str]:
+        return [row.error or f"{row.asset} failed" for row in self.ran if not row.ok] + self.blocked
+
+
+@contextmanager
+def home_lock(home: Home, say: Callable[[str], None]) -> Iterator[None]:
+    """One writer at a time on a home; a second one says whom it waits for. The lock goes with its process."""
+    path = home.root / ".lock"
+    lock, owner = FileLock(path), path.with_suffix(".owner")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = owner.read_text().strip() if owner.exists() else "another process"
+            say(f"{home.root} is in use by {holder}; waiting for it to end")
+            lock.acquire(timeout=LOCK_SECONDS)
+        owner.write_text(f"process {os.getpid()}")
+    except OSError as error:
+        raise InputError(str(path), f"cannot be locked: {error.strerror or error}", do="Check space and rights of the home") from error
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def update(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    home: Home,
+    to: Iterable[str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Walk:
+    """Bring `to` (default: everything) up to date. Call under home_lock(). What failed is in the rows, what hangs on it is not run."""
+    end_abandoned_runs(instance)
+    observation = Observation.of(home)
+    sync_vendors(instance, observation)
+    planner = Planner.of(definitions, instance, observation)
+    job = definitions.resolve_implicit_global_asset_job_def().with_logger_defs({"console": terminal_logger})
+    return walk(planner, lambda statuses: _run(job, instance, statuses, say), to, say)
+
+
+def walk(
+    planner: Planner, run: Callable[[Status], Ran], to: Iterable[str] | None = None, say: Callable[[str], None] = lambda line: None
+) -> Walk:
+    """Run what has work, upstream first, asking again after each asset. Below a failure nothing runs."""
+    ran: list[Ran] = []
+    blocked: list[str] = []
+    unusable: set[tuple[str, Partition]] = set()
+    wanted = planner.upward(to)
+    for asset in wanted:
+        below_failure = {
+            partition
+            for partition in planner.partitions(asset)
+            if unusable.intersection(planner.shape.inputs(asset, partition, planner.vendors))
+        }
+        for status in planner.work(asset):
+            if status.partition in below_failure:
+                continue
+            rows = run(planner.never_built_below(status, wanted))
+            ran += rows
+            unusable.update((row.asset, row.partition) for row in rows if not row.ok)
+            for row in rows:
+                planner.refresh(row.asset)
+        unusable.update((asset, partition) for partition in below_failure)
+        if planner.failed_checks(asset):
+            blocked.append(f"{asset}: a blocking check failed, so nothing below it runs; its checks in the Dagster UI say why")
+            say(blocked[-1])
+            unusable.update((asset, partition) for partition in planner.partitions(asset))
+    return Walk(ran, blocked)
+
+
+def sync_vendors(instance: dg.DagsterInstance, observation: Observation) -> None:
+    """Make the vendor partitions those that landing/ holds now."""
+    known, now = set(instance.get_dynamic_partitions(VENDORS)), set(observation.vendors)
+    if now - known:
+        instance.add_dynamic_partitions(VENDORS, sorted(now - known))
+    for gone in sorted(known - now):
+        instance.delete_dynamic_partition(VENDORS, gone)
+
+
+def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Runs of an `update` that was killed count as failed; else they would look in progress for ever and hold their pool slot."""
+    for run in instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
+        launcher = run.tags.get(LAUNCHER_TAG)
+        if launcher is not None and not _alive(launcher):
+            instance.report_run_failed(run, "The process that ran this was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def launcher_identity() -> str:
+    """pid and start time of this process: a pid alone comes round again."""
+    return f"{os.getpid()}.{_start_time(os.getpid())}"
+
+
+def _alive(identity: str) -> bool:
+    pid, _, started = identity.partition(".")
+    return _start_time(int(pid)) == started
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]  # field 22 of proc(5): starttime
+    except (OSError, IndexError):
+        return "gone"
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Status], say: Callable[[str], None]) -> list[Ran]:
+    """One Dagster run for assets of one partition. What stands below a failed one is not in the answer: it did not run."""
+    for status in statuses:
+        say(f"{status.name}: {'; '.join(status.reasons)}")
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
+        partition_key=statuses[0].partition,
+        run_config={"loggers": {"console": {}}},  # ours, in place of Dagster's, which prints every event
+        tags={LAUNCHER_TAG: launcher_identity()},
+        raise_on_error=False,
+    )
+    errors = failures(result)
+    done = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    rows = []
+    for status in statuses:
+        error = errors.get(status.asset)
+        if error is not None:
+            say(f"{status.name} failed: {error}")
+        if error is not None or status.asset in done:
+            rows.append(Ran(status.asset, status.partition, result.run_id, error is None, error))
+    if not rows:
+        rows = [Ran(statuses[0].asset, statuses[0].partition, result.run_id, False, "the run failed before its first step; see the Dagster UI")]
+    return rows
+
+
+def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Asset -> its error in one line: an InputError as it stands, anything else with its class."""
+    found = {}
+    for event in result.all_events:
+        if event.is_step_failure and event.step_key:
+            error = event.step_failure_data.error
+            cause = error.cause if error and error.cause else error
+            text = " ".join(cause.message.split()) if cause is not None else "failed without a word"
+            found[event.step_key] = text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+    return found

@@ -1,0 +1,79 @@
+"""`extraction demo`: the whole graph on generated vendors and the embedded base model, on a CPU."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from extraction_assets.commands import ingest_command, latest, update_command
+from extraction_assets.errors import InputError
+from extraction_assets.home import PROJECT, Home
+from extraction_assets.progress import terminal_bar
+
+VENDORS = 6
+DOCUMENTS_PER_VENDOR = 24
+DEMO_FOLDER = PROJECT / "data" / "demo"
+_OURS = ".extraction-demo"
+"""marks a folder as a demo home: only such a folder is ever removed"""
+
+
+def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) -> int | None:
+    """Makes a demo home, runs the graph, prints the eval table. Returns an exit code, None for success."""
+    home = _demo_home(folder, keep)
+    if not keep or not any(home.landing.iterdir()):
+        _generate(home, seed, say)
+    say("2/3 the graph: render, targets, hard negatives, splits, LoRA training, predictions, eval report")
+    walk, problems = update_command(home, None, say)
+    for line in (*walk.failures, *problems):
+        say(f"extraction: {line}")
+        return 2
+    say("3/3 the result")
+    print(_result(home))
+    return None
+
+
+def _demo_home(folder: Path, keep: bool) -> Home:
+    if folder.exists() and not keep:
+        if not (folder / _OURS).exists() and any(folder.iterdir()):
+            raise InputError(str(folder), "is not a demo home, so it is left alone", do="Choose another --home")
+        shutil.rmtree(folder)
+    if not (folder / "settings.yaml").exists():
+        (folder / "schemas").mkdir(parents=True, exist_ok=True)
+        (folder / _OURS).touch()
+        for schema in sorted((DEMO_FOLDER / "schemas").iterdir()):
+            shutil.copyfile(schema, folder / "schemas" / schema.name)
+        (folder / "landing").mkdir(exist_ok=True)
+        shutil.copyfile(DEMO_FOLDER / "settings.yaml", folder / "settings.yaml")
+    home = Home.open(folder)
+    if not Path(home.base_model()).is_dir():
+        _random_base(home)
+    return home
+
+
+def _random_base(home: Home) -> None:
+    """A checkout without the trained tiny base runs the demo on a random one: the loss falls, nothing is read."""
+    from extraction_assets.demo.tiny_base import write_random_base
+
+    write_random_base(home.root / home.settings().base_model, seed=0, preset="demo")
+
+
+def _generate(home: Home, seed: int, say: Callable[[str], None]) -> None:
+    from extraction_assets.demo.vendors import generate
+
+    say(f"1/3 {VENDORS} vendors with {DOCUMENTS_PER_VENDOR} generated documents each, ingested into {home.landing}")
+    source = home.root / "generated"
+    generate(source, seed, VENDORS, DOCUMENTS_PER_VENDOR, progress=terminal_bar("generate", "document"))
+    for type_folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        ingest_command(home, type_folder, type_folder.name, None, say)
+
+
+def _result(home: Home) -> str:
+    report = latest(home, "eval_report")
+    lines = [
+        report["table"],
+        "",
+        f"report: {home.reports / 'latest' / 'index.html'}",
+        f"UI:     .venv/bin/extraction --home {home.root} ui",
+    ]
+    return "\n".join(lines)

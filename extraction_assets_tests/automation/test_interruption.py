@@ -1,0 +1,83 @@
+"""`kill -9` at any moment of `update`, then `update` again: the same digests as an undisturbed run. And two at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.automation.instance import open_instance
+from extraction_assets.automation.staleness import Planner
+from extraction_assets.definitions import build_definitions
+from extraction_assets.home import Home
+from extraction_assets.observation import Observation
+from extraction_assets.record import Partition, Record
+from extraction_assets_tests.homes import make_home
+
+KILLS = 8
+VENDORS = {"invoice/acme": 4, "receipt/corner": 3}
+
+
+def start_update(home: Home, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "extraction_assets.cli", "--home", str(home.root), "update", *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    return errors
+
+
+def digests(home: Home) -> dict[tuple[str, Partition], str]:
+    with open_instance(home) as instance:
+        planner = Planner.of(build_definitions(home), instance, Observation.of(home))
+        record = Record(instance, home)
+        return {
+            (asset, partition): version
+            for asset in planner.shape.parents
+            for partition, version in record.latest_versions(asset, asset in planner.shape.partitioned).items()
+        }
+
+
+@pytest.mark.slow
+def test_an_update_killed_again_and_again_ends_with_the_digests_of_an_undisturbed_one(tmp_path: Path) -> None:
+    calm = make_home(tmp_path / "calm", VENDORS)
+    disturbed = Home.open(Path(shutil.copytree(calm.root, tmp_path / "disturbed")))
+    begin = time.monotonic()
+    finish(start_update(calm))
+    undisturbed_seconds = time.monotonic() - begin
+    draw = random.Random(0)
+    killed = 0
+    for number in range(KILLS):
+        process = start_update(disturbed)
+        # spread over the whole run; later ones start from what the earlier ones left
+        time.sleep(draw.uniform(0.15, 0.9) * undisturbed_seconds * (number + 1) / KILLS)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+    assert killed >= KILLS // 2
+    finish(start_update(disturbed))
+    assert digests(disturbed) == digests(calm)
+    assert "0 materialized" in finish(start_update(disturbed))
+
+
+@pytest.mark.slow
+def test_of_two_updates_at_once_the_second_waits_and_finds_nothing_to_do(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {"invoice/acme": 2}, types=("invoice",))
+    first = start_update(home, "--to", "page_targets")
+    time.sleep(1.0)
+    second = start_update(home, "--to", "page_targets")
+    outputs = [finish(first), finish(second)]
+    assert sorted("waiting for it to end" in output for output in outputs) == [False, True]
+    assert sum(" 0 materialized" in f" {output}" for output in outputs) == 1

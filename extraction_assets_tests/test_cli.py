@@ -1,0 +1,170 @@
+"""Bad input of every kind: exit code 2 and one clear line, never a traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from extraction_assets.cli import main
+from extraction_assets.home import Home
+from extraction_assets_tests.homes import drop_document, make_home
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The last line of a refused command."""
+    code, _, err = run(capsys, *arguments)
+    assert code == 2, err
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return make_home(tmp_path / "home", {"invoice/acme": 2}, base=False)
+
+
+def at(home: Home) -> tuple[str, str]:
+    return "--home", str(home.root)
+
+
+def test_init_makes_a_home_that_status_and_ingest_accept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "new home")
+    assert run(capsys, "init", folder)[0] == 0
+    assert {"settings.yaml", "schemas", "landing"} <= {path.name for path in (tmp_path / "new home").iterdir()}
+    code, out, _ = run(capsys, "--home", folder, "status", "--json")
+    assert code == 0
+    assert all(row["state"] == "missing" for row in json.loads(out))
+
+
+def test_init_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.yaml").write_text("render: {dpi: 99}\n")
+    assert run(capsys, "init", str(tmp_path))[0] == 0
+    assert (tmp_path / "settings.yaml").read_text() == "render: {dpi: 99}\n"
+
+
+def test_no_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "extraction init" in refused(capsys, "--home", str(tmp_path), "status")
+
+
+def test_an_unknown_command_or_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice" in refused(capsys, "trian")
+    assert "unrecognized arguments" in refused(capsys, "status", "--jsn")
+
+
+@pytest.mark.parametrize("command", ["status", "update", "ui"])
+def test_a_typo_in_settings(home: Home, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    home.settings_path.write_text("render:\n  dpj: 100\n")
+    line = refused(capsys, *at(home), command)
+    assert "settings.yaml:2 render.dpj: unknown key. Did you mean dpi?" in line
+
+
+def test_an_empty_landing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in [*home.landing.rglob("*.*")]:
+        path.unlink()
+    assert "holds no documents" in refused(capsys, *at(home), "update")
+
+
+def test_a_label_that_violates_its_schema(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home.landing / "invoice" / "acme" / "acme-0.json"
+    path.write_text(json.dumps({"number": "1", "date": "2024-01-01", "total": 12.5}))
+    line = refused(capsys, *at(home), "update", "--to", "page_targets")
+    assert "invoice/acme/acme-0.json" in line
+    assert "/total" in line
+    path.write_text(json.dumps({"number": None, "date": None, "total": None}))
+    assert run(capsys, *at(home), "update", "--to", "page_targets")[0] == 0
+
+
+def test_a_label_that_is_no_json(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    (home.landing / "invoice" / "acme" / "acme-0.json").write_text('{"number": \n oops}')
+    assert "acme-0.json:2" in refused(capsys, *at(home), "update", "--to", "page_targets")
+
+
+@pytest.mark.parametrize("vendor", ["a∕b", "x" * 200, "tab\there", " leading", "a|b"])
+def test_an_impossible_vendor_folder_is_named_and_the_others_are_made(home: Home, capsys: pytest.CaptureFixture[str], vendor: str) -> None:
+    drop_document(home, f"invoice/{vendor}", "one")
+    code, out, err = run(capsys, *at(home), "update", "--to", "page_images", "--json")
+    assert code == 2
+    assert "Traceback" not in err
+    assert "landing" in err.strip().splitlines()[-1]
+    assert ("page_images", "invoice/acme") in {(row["asset"], row["partition"]) for row in json.loads(out) if row["ok"]}
+
+
+@pytest.mark.parametrize("vendor", ["with spaces & dots.", "Müller GmbH", "販売店", "x" * 100])
+def test_an_odd_but_possible_vendor_name_works(home: Home, capsys: pytest.CaptureFixture[str], vendor: str) -> None:
+    vendor = vendor.rstrip(".")
+    drop_document(home, f"invoice/{vendor}", "one")
+    code, out, _ = run(capsys, *at(home), "update", "--to", "page_targets", "--json")
+    assert code == 0
+    assert ("page_targets", f"invoice/{vendor}") in {(row["asset"], row["partition"]) for row in json.loads(out)}
+
+
+def test_a_type_without_schema(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "one of invoice, receipt" in refused(capsys, *at(home), "ingest", str(home.landing), "--type", "memo")
+    drop_document(home, "memo/acme", "one")
+    assert "no schema for document type 'memo'" in refused(capsys, *at(home), "update", "--to", "page_images")
+
+
+def test_an_unknown_asset(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not in the graph" in refused(capsys, *at(home), "update", "--to", "page_imgaes")
+
+
+def test_lineage_of_something_unknown(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is nothing that this home made" in refused(capsys, *at(home), "lineage", "abcdef123456")
+
+
+def test_status_says_why_in_words(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "update", "--to", "hard_negatives")[0] == 0
+    home.settings_path.write_text(home.settings_path.read_text().replace("dpi: 72", "dpi: 60"))
+    _, out, _ = run(capsys, *at(home), "status")
+    assert "page_images[invoice/acme]: stale: render_settings changed: dpi 72.0 -> 60.0" in out.splitlines()
+    assert "render_settings: stale: changed: dpi 72.0 -> 60.0" in out.splitlines()
+
+
+def test_update_twice_runs_nothing_the_second_time(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "update", "--to", "test_split", "--json")[0] == 0
+    code, out, _ = run(capsys, *at(home), "update", "--to", "test_split", "--json")
+    assert code == 0
+    assert json.loads(out) == []
+
+
+def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "update", "--to", "test_split")[0] == 0
+    store = home.root / "store"
+    split = next(path for path in store.rglob("*.jsonl") if b'"messages"' in path.read_bytes())
+    code, out, _ = run(capsys, *at(home), "lineage", str(split), "--json")
+    assert code == 0
+    for document in json.loads(out)["documents"]:
+        assert (home.landing / document["file"]).is_file()
+        assert (home.landing / document["label_file"]).is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    command = [sys.executable, "-m", "extraction_assets.cli", "--home", str(disk / "home")]
+    try:
+        make_home(disk / "home", {"invoice/acme": 4}, base=False)
+        full = subprocess.run([*command, "update", "--to", "hard_negatives"], capture_output=True, text=True)
+        assert full.returncode == 2, full.stderr
+        assert "Traceback" not in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        after = subprocess.run([*command, "update", "--to", "hard_negatives"], capture_output=True, text=True)
+        assert after.returncode == 0, after.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
