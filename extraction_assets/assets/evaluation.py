@@ -1,5 +1,7 @@
 """Stage 5: predictions, the eval report, and the champion behind its gate."""
 
+import datetime
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,13 @@ import dagster as dg
 
 from extraction_assets.assets.conditions import on_change
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
+from extraction_assets.assets.report_source import point_to, score_split
+from extraction_assets.assets.tables import svg_image
 from extraction_assets.assets.training import TRAINING_POOL
-
-# from extraction_assets.evaluation.gate import Decision, decide
-# from extraction_assets.evaluation.report import write_report
-from extraction_assets.settings import AutomationSettings, DecodingSettings
+from extraction_assets.evaluation.gate import decide
+from extraction_assets.evaluation.report import build_report
+from extraction_assets.evaluation.report_data import HistoryPoint
+from extraction_assets.settings import AutomationSettings, DecodingSettings, EvaluationSettings
 from extraction_assets.store import digest_of
 
 ANSWERED_SPLITS = ("val", "test")

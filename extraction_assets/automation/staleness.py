@@ -7,7 +7,7 @@ never marks an asset with 100 or more upstream partitions as stale and shows par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -94,9 +94,9 @@ class Planner:
         first = wanted.index(status.asset)
         settled = set(wanted[:first])
         for asset in wanted[first + 1 :] if status.state == "missing" and status.partition is not None else ():
-            if asset in self.shape.partitioned and status.partition not in self._latest(asset):
-                if all(parent in chain or parent in settled for parent in self.shape.parents[asset]):
-                    chain[asset] = Status(asset, status.partition, "missing", ("was never materialized",), True)
+            never_built = asset in self.shape.partitioned and status.partition not in self._latest(asset)
+            if never_built and all(parent in chain or parent in settled for parent in self.shape.parents[asset]):
+                chain[asset] = Status(asset, status.partition, "missing", ("was never materialized",), True)
         return list(chain.values())
 
     def refresh(self, asset: str) -> None:
