@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ EXIT_BAD_INPUT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    _quiet_libraries()
     try:
         return options.run(options) or 0
     except InputError as error:
@@ -38,6 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return 1
         return _bad_input(line)
+
+
+def _quiet_libraries() -> None:
+    """Libraries' notes to their own developers are not for our users; training's process inherits this."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", module="dagster")
 
 
 def say(line: str) -> None:
@@ -286,9 +297,8 @@ def _predict(options: Any) -> int | None:
         _print_json(rows)
     else:
         for row in rows:
-            print(
-                f"{row['file']} page {row['page']}: {row['answer'] if isinstance(row['answer'], str) else json.dumps(row['answer'], ensure_ascii=False)}"
-            )
+            answer = json.dumps(row["answer"], ensure_ascii=False) if row["answer"] is not None else f"no strict JSON: {row['text']!r}"
+            print(f"{row['file']} page {row['page']}: {answer}")
     return _problems(refused)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,8 +113,64 @@ def render_command(home_folder: Path, files: Sequence[Path], out: Path, dpi: flo
     return [outcome.as_json() for outcome in outcomes]
 
 
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def predict_command(
+    home: Home, files: Sequence[Path], type_name: str | None, adapter: Path | None, say: Say
+) -> tuple[list[dict[str, Any]], list[InputError]]:
+    """(one row a page; the files that could not be read). adapter: None is the champion, or the base model where there is none yet."""
+    from extraction_assets.documents.rendering import render_bytes
+    from extraction_assets.evaluation.strict_json import parse_answer
+    from extraction_assets.inference.answers import Answerer
+    from extraction_assets.inference.predict import RenderedPage, predict_pages
+    from extraction_assets.model.base import load_base
+    from extraction_assets.training.adapter import verify_adapter
+
+    settings = home.settings()
+    schema = home.schema(type_name or _only_type(home))
+    adapter = adapter or _champion(home, say)
+    if adapter is not None:
+        verify_adapter(adapter)
+    pages: list[RenderedPage] = []
+    refused: list[InputError] = []
+    for file in files:
+        try:
+            rendered = render_bytes(file.read_bytes(), settings.render)
+        except OSError as error:
+            refused.append(InputError(str(file), f"cannot be read: {error.strerror or error}"))
+            continue
+        refused += [InputError(str(file), f"{refusal.reason}: {refusal.detail}") for refusal in rendered.refused]
+        pages += [RenderedPage(str(file), p.record.page, p.png, p.record.width, p.record.height, p.text) for p in rendered.pages]
+    if not pages:
+        return [], refused
+    answerer = Answerer(load_base(home.base_model()), adapter)
+    rows = []
+    for page in predict_pages(pages, schema.instruction, answerer, settings.decoding, progress=terminal_bar("predict", "page")):
+        parsed = parse_answer(page.answer.text, page.answer.finish_reason)
+        rows.append(
+            {
+                "file": page.file,
+                "page": page.page,
+                "answer": parsed.value if parsed.strict else None,
+                "text": page.answer.text,
+                "finish_reason": page.answer.finish_reason,
+                "schema_valid": bool(parsed.strict and schema.is_valid(parsed.value)),
+                "confidence": page.answer.confidence,
+                "timing": {"seconds": round(page.answer.seconds, 4), "tokens": page.answer.tokens},
+            }
+        )
+    return rows, refused
+
+
+def _only_type(home: Home) -> str:
+    types = home.types()
+    if len(types) != 1:
+        raise InputError("--type", "is needed: this home has several document types", f"one of {', '.join(types)}")
+    return types[0]
+
+
+def _champion(home: Home, say: Say) -> Path | None:
+    with open_instance(home) as instance:
+        value = Record(instance, home).latest_value("champion_adapter")
+    if not value or not value["adapter"]:
+        say("no champion yet: the base model answers alone")
+        return None
+    return home.store.folder(value["adapter"])
