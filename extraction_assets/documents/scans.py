@@ -50,7 +50,6 @@ class Scan:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 self._image = self._open()
-                self._orientation = int(self._image.getexif().get(_EXIF_ORIENTATION, 1))
         except Exception as error:
             raise Unreadable("damaged", f"its header cannot be read: {error}") from None
         if caught:
@@ -58,6 +57,7 @@ class Scan:
         width, height = self._image.size
         if width * height > MAX_PIXELS:
             raise Unreadable("too_large", f"{width} x {height} px is over {MAX_PIXELS // 1_000_000} megapixels")
+        self._orientation = self._stated_orientation()
         self._size = (height, width) if _TURNS.get(self._orientation, 0) in (90, 270) else (width, height)
 
     def grid(self, page: int, dpi: float, max_visual_tokens: int) -> PageGrid:
@@ -65,6 +65,15 @@ class Scan:
             return PageBudget(dpi, max_visual_tokens).for_scan(*self._size, self._stated_dpi())
         except ValueError as error:
             raise Unreadable("page_size", str(error)) from None
+
+    def _stated_orientation(self) -> int:
+        """EXIF orientation, 1 (upright) to 8. Not by getexif: that decodes a whole PNG in search of it."""
+        try:
+            exif = Image.Exif()
+            exif.load(self._image.info.get("exif", b""))
+            return int(exif.get(_EXIF_ORIENTATION, 1))
+        except Exception:  # EXIF is full of half-written tags; without one the picture is taken as it lies
+            return 1
 
     def _stated_dpi(self) -> float | None:
         try:
@@ -91,6 +100,8 @@ class Scan:
         pixels: Pixels = np.full((grid.height, grid.width, 3), 255, np.uint8)
         pixels[: grid.content_height, : grid.content_width] = np.asarray(picture)
         if is_flat(pixels, grid):
+            if "incomplete" in flags:
+                raise Unreadable("damaged", "is cut off before anything that could be shown")
             flags.append("blank" if is_white(pixels) else "flat")
         return Drawn(pixels, None, flags)
 

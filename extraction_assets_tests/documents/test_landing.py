@@ -159,6 +159,7 @@ def test_the_cache_is_used_and_forgets_what_is_gone(landing: Path, tmp_path: Pat
     assert len(json.loads((tmp_path / "cache.json").read_bytes())["files"]) == 1
 
 
+@pytest.mark.slow
 def test_20000_unchanged_files_take_less_than_a_second(landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from extraction_assets.documents import digest_cache
 

@@ -245,8 +245,9 @@ def test_a_dpi_that_makes_no_sheet_does_not(settings: RenderSettings) -> None:
 
 def test_a_truncated_scan_shows_what_is_there(settings: RenderSettings) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
-    whole = encoded(Image.fromarray(noise), "JPEG")
-    assert "incomplete" in one(whole[: len(whole) // 2], settings).record.flags
+    for kind in ("JPEG", "PNG"):
+        whole = encoded(Image.fromarray(noise), kind)
+        assert "incomplete" in one(whole[: len(whole) // 2], settings).record.flags
 
 
 # --- a vendor ---------------------------------------------------------------------------------------------------------------
