@@ -19,6 +19,7 @@ def browser_pages(run: ScoredRun) -> tuple[list[dict[str, Any]], dict[str, Image
     """(pages, {image name: its file}) of every example that the main system did not get exactly right, worst first within its type."""
     pages: list[dict[str, Any]] = []
     images: dict[str, ImageFile] = {}
+    names: dict[str, str] = {}
     for one in run.types:
         scores = run.details[one.type]
         wrong = [number for number, score in enumerate(scores[run.main]) if not score.document_exact]
@@ -27,7 +28,7 @@ def browser_pages(run: ScoredRun) -> tuple[list[dict[str, Any]], dict[str, Image
             example = one.examples[number]
             page = _page(one, example, {name: scores[name][number] for name in run.systems})
             if example.image is not None:
-                page["image"] = name = f"{len(images):05d}"
+                page["image"] = name = names.setdefault(str(example.image), f"{len(names):05d}")
                 images[name] = example.image
             pages.append(page)
     return pages, images
@@ -41,7 +42,7 @@ def as_jpeg(image: ImageFile, longest: int, quality: int = 72) -> bytes:
         small = picture.convert("RGB")
         small.thumbnail((longest, longest))
         out = io.BytesIO()
-        small.save(out, "JPEG", quality=quality, optimize=True)
+        small.save(out, "JPEG", quality=quality)
         return out.getvalue()
 
 

@@ -118,7 +118,7 @@ def twins_plot(twins: Mapping[str, Mapping[str, Any]], title: str) -> str:
         canvas.dot(hard, y, 5.5, SYSTEM_COLORS[2], f"{stratum}: {drop['hard']:.3f}")
         canvas.text(_LABEL + _PLOT + 12, y + 1, f"{told['value']:+.3f}", size=12, bold=True)
         span = f"{told['low']:+.2f} to {told['high']:+.2f}" if told["low"] is not None else ""
-        canvas.text(_LABEL + _PLOT + 60, y + 1, span, size=10, color=MUTED)
+        canvas.text(_LABEL + _PLOT + 66, y + 1, span, size=10, color=MUTED)
         canvas.text(_LABEL + _PLOT + 12, y + 12, f"{drop['pairs']} pairs", size=9.5, color=MUTED)
     return canvas.svg()
 

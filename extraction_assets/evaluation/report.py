@@ -41,8 +41,11 @@ class Report:
 
     def write(self, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
         """Write report.html, report.json, plots/*.svg and pages/*.jpg; returns the HTML's path. The HTML is written last."""
+        (folder / "pages").mkdir(parents=True, exist_ok=True)
         for done, (name, image) in enumerate(self.images.items(), 1):
-            write_atomically(folder / "pages" / f"{name}.jpg", as_jpeg(image, 1400))
+            (folder / "pages" / f"{name}.jpg").write_bytes(
+                as_jpeg(image, 1400)
+            )  # not synced one by one: the page that names them comes last
             if progress:
                 progress(done, len(self.images))
         for name, svg in self.plots.items():
