@@ -79,11 +79,10 @@ _SUFFIX: dict[Kind, tuple[str, ...]] = {
     "percent": ("_rate", "_percent"),
     "currency": ("_currency",),
 }
-_PLAIN_KEYS = listed(
-    "branch driver route room table station serial batch model size colour origin weight volume phone status type kind"
-) @ dataclass(frozen=True)
+_PLAIN_KEYS = listed("branch driver route room table station serial batch model size colour origin weight volume phone status type kind")
 
 
+@dataclass(frozen=True)
 class Field:
     key: str
     """as the instruction and the answer spell it"""

@@ -17,7 +17,8 @@ class Optimizers:
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], muon_rate: float, adam_rate: float, weight_decay: float = 0.01) -> None:
         """muon_rate is in AdamW's units (update of RMS 0.2 x rate per entry), adam_rate is for norms, biases, embeddings, mergers."""
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in named:
             inside = ".blocks." in name or ".layers." in name
             (matrices if inside and parameter.ndim == 2 else others).append(parameter)

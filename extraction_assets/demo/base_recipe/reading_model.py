@@ -88,7 +88,7 @@ def answer_pages(model: Any, tokenizer: Tokenizer, pixels: Tensor, instructions:
         generated = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            mm_token_type_ids=torch.eq(ids, image).to(torch.int32),
+            mm_token_type_ids=torch.eq(ids, int(image or 0)).to(torch.int32),
             pixel_values=patches_of(pixels),
             image_grid_thw=torch.tensor([[1, height // 16, width // 16]] * pages, device=device),
             do_sample=False,

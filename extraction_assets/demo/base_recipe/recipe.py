@@ -22,7 +22,7 @@ from extraction_assets.demo.tiny_base import Preset, random_model, write_tokeniz
 class StepCounts:
     """Steps of each stage."""
 
-    glyphs: int = 2400
+    glyphs: int = 1900
     crops: int = 3000
     pages: int = 6000
 
@@ -51,7 +51,7 @@ def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, G
 def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, device: torch.device) -> list[Stage]:
     """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
     return [
-        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3), device),
+        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.2), device),
         ReadingStage("crops", model, heads, tokenizer, CROPS, counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
         ReadingStage("pages", model, heads, tokenizer, PAGES, counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
     ]
