@@ -152,11 +152,12 @@ def write_model(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
     import torch
     from transformers import GenerationConfig
 
-    text = model.config.text_config
+    text: Any = model.config.text_config
     model.generation_config = GenerationConfig(
         do_sample=False, bos_token_id=text.bos_token_id, eos_token_id=[text.eos_token_id, text.pad_token_id], pad_token_id=text.pad_token_id
     )
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    stored: Any = copy.deepcopy(model)
+    stored.to(torch.bfloat16).save_pretrained(folder)
 
 
 def write_tokenizer(folder: Path, preset: Preset) -> None:

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import json
 
-KEYS = """
+
+def listed(text: str) -> tuple[str, ...]:
+    """Words between white space: long lists stay readable."""
+    return tuple(text.split())
+
+
+KEYS = listed(
+    """
 number date total amount name address city country currency quantity description unit price net tax rate code reference due
 period line items rows title text value label order customer supplier buyer seller item article sum subtotal gross discount
 delivery payment account bank phone email street contact subject terms page remark origin weight volume start end year month day
 time type status id no key kind count size colour model serial batch room table branch driver route booking agency station client
-""".split()
+"""
+)
 
-WORDS = """
+WORDS = listed(
+    """
 Anderson Bakery and Sons Limited Northern Lights Trading Company Harbour Street Riverside Market Garden Tools Coffee beans roasted
 Water bottle Paper sheets Printing services Transport charge Maintenance contract Office chair Desk lamp Cable Battery Filter Engine
 Bergmann Schneider Hoffmann Krause Winter Sommer Gesellschaft Werkzeug Schrauben Lieferung Versand Beratung Kugellager Dichtung Straße
@@ -40,7 +49,8 @@ Industrial Chemical Electrical Mechanical Pharmaceutical Agricultural Technical 
 Brothers Partners Associates Holdings Enterprises Solutions Systems Logistics Products Supplies Materials Equipment Instruments
 Kitchen Bathroom Bedroom Garage Window Carpet Curtain Pillow Blanket Towel Basket Bucket Brush Broom Shovel Hedge Flower Plant
 ART REF INV ORD POS QTY VAT TAX TOTAL NET SUM DATE PAGE ABC DEF KLM RST XYZ AX BK CT DV EF GH LM NP QR ST UV WZ
-""".split()
+"""
+)
 
 
 def sample() -> list[str]:

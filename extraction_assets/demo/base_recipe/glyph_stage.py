@@ -1,0 +1,77 @@
+"""Stage a: the vision tower and the merger learn to name the characters in their cells, before any language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from extraction_assets.demo.base_recipe.glyph_batches import GlyphBatch, glyph_batches
+from extraction_assets.demo.base_recipe.trainer import Rates
+from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
+
+HELD_OUT_SEED = 987_000
+"""Evaluation batches come from here; training seeds are small numbers."""
+
+
+@dataclass(frozen=True)
+class GlyphScore:
+    """Shares of glyphs (blanks left out) that are named right."""
+
+    loss: Tensor
+    from_patch: float
+    from_merged: float
+
+
+def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, device: torch.device) -> GlyphScore:
+    pixels = torch.from_numpy(batch.pixels).to(device)
+    images, height, width, _ = pixels.shape
+    wanted = torch.from_numpy(batch.classes).to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        seen = see(visual, patches_of(pixels), images, height, width)
+        from_patch, from_merged = heads(seen, torch.from_numpy(batch.chosen).to(device))
+    loss = functional.cross_entropy(from_patch.float(), wanted) + functional.cross_entropy(from_merged.float(), wanted)
+    glyph = wanted > 0
+    return GlyphScore(loss, *(float((logits.argmax(-1) == wanted)[glyph].float().mean()) for logits in (from_patch, from_merged)))
+
+
+@torch.no_grad()
+def evaluate_glyphs(
+    visual: torch.nn.Module, heads: GlyphHeads, device: torch.device, seed: int = HELD_OUT_SEED, groups: int = 5
+) -> dict[str, float]:
+    """Glyph accuracy on pages of other seeds, one group per size."""
+    scores = [score_glyphs(visual, heads, batch, device) for group in range(groups) for batch in glyph_batches(seed, group, 1, 1920)]
+    count = len(scores)
+    return {
+        "glyphs_from_patch": sum(score.from_patch for score in scores) / count,
+        "glyphs_from_merged": sum(score.from_merged for score in scores) / count,
+        "loss": sum(float(score.loss) for score in scores) / count,
+    }
+
+
+class GlyphStage:
+    name = "glyphs"
+    uses = 3
+
+    def __init__(self, model: Any, heads: GlyphHeads, steps: int, rates: Rates, device: torch.device) -> None:
+        self.steps, self.rates = steps, rates
+        self._visual, self._heads, self._device = model.model.visual, heads, device
+
+    def make(self) -> Callable[[int, int, int], list[GlyphBatch]]:
+        return glyph_batches
+
+    def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """All of the tower but the deepstack mergers, which nothing here teaches."""
+        tower = [(f"visual.{name}", value) for name, value in self._visual.named_parameters() if "deepstack" not in name]
+        return tower + [(f"heads.{name}", value) for name, value in self._heads.named_parameters()]
+
+    def score(self, batch: GlyphBatch) -> tuple[Tensor, dict[str, float]]:
+        score = score_glyphs(self._visual, self._heads, batch, self._device)
+        return score.loss, {"from_patch": score.from_patch, "from_merged": score.from_merged}
+
+    def evaluate(self) -> dict[str, float]:
+        return evaluate_glyphs(self._visual, self._heads, self._device)

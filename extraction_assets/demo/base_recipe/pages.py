@@ -1,0 +1,148 @@
+"""Pages with an instruction and its answer: crops of a few lines, and whole documents."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extraction_assets.demo.base_recipe import words
+from extraction_assets.demo.base_recipe.asks import Field, draw_field
+from extraction_assets.demo.base_recipe.canvas import Canvas, scanned, text_width
+from extraction_assets.demo.base_recipe.glyph_pages import BARS, PALE
+from extraction_assets.demo.base_recipe.layout import Flow, Table, draw_hand, set_lines, set_pairs, set_table
+
+ROW_KEYS = ("line_items", "items", "entries", "positions", "list", "lines", "parts", "goods", "bookings", "table")
+SENDER_KEYS = ("sender", "company", "issued_by", "supplier_name", "from_name", "house")
+READ_KEYS = ("text_lines", "all_lines", "read_lines")
+
+
+@dataclass(frozen=True)
+class Example:
+    pixels: NDArray[np.uint8]
+    """(h, w, 3)"""
+    glyphs: NDArray[np.float32]
+    """(n, 3): x, y, class"""
+    instruction: str
+    answer: str
+    """compact JSON"""
+
+
+def crop_example(rng: random.Random, width: int, height: int) -> Example:
+    """A few lines: read them, or find labelled values, or read a small table."""
+    canvas = Canvas(width, height)
+    flow = Flow(canvas, draw_hand(rng), rng.uniform(2, 12), width - 2, rng.uniform(1, 8), height - 1)
+    task = rng.random()
+    taken: set[str] = set()
+    if task < 0.35:
+        placed = set_lines(flow, [_line(rng, flow) for _ in range(rng.randint(1, 6))])
+        return _finish(canvas, rng, [(rng.choice(READ_KEYS), placed)], None)
+    if task < 0.8:
+        fields = set_pairs(flow, rng, [draw_field(rng, taken) for _ in range(rng.randint(1, 5))])
+        return _finish(canvas, rng, _header(rng, fields, taken), None)
+    return _finish(canvas, rng, [], set_table(flow, rng, taken, 5), rng.choice(ROW_KEYS))
+
+
+def page_example(rng: random.Random, width: int, height: int) -> Example:
+    """A document: sender, labelled values in one or two blocks, a table, sums, small print."""
+    canvas = Canvas(width, height)
+    hand = draw_hand(rng)
+    margin = rng.uniform(4, 18)
+    flow = Flow(canvas, hand, margin, width - margin, rng.uniform(2, 12), height - 3)
+    taken: set[str] = set()
+    asked: list[tuple[str, Any]] = []
+    if rng.random() < 0.15:
+        canvas.box(0, 0, width, rng.uniform(4, 10), rng.choice(BARS))
+        flow.top += 10
+    if rng.random() < 0.85:
+        asked += _set_sender(flow, rng)
+    fields: list[Field] = []
+    blocks = rng.choice([1, 1, 2, 2, 3])
+    for _ in range(blocks):
+        flow.top += rng.uniform(0, hand.leading)
+        fields += _set_block(flow, rng, [draw_field(rng, taken) for _ in range(rng.randint(2, 5))])
+    table = None
+    if rng.random() < 0.75 and flow.has_room(3):
+        flow.top += rng.uniform(0.2, 1) * hand.leading
+        table = set_table(flow, rng, taken, 6)
+    if rng.random() < 0.6 and flow.has_room(2):
+        flow.top += rng.uniform(0.2, 0.8) * hand.leading
+        sums = [draw_field(rng, taken, rng.choice(["amount", "amount", "amount", "percent", "text"])) for _ in range(rng.randint(1, 3))]
+        fields += _set_block(flow, rng, sums)
+    if rng.random() < 0.3:
+        set_lines(flow, [words.phrase(rng, 2, 6) for _ in range(2)])
+    if rng.random() < 0.08:
+        _stamp(canvas, rng)
+    asked += _header(rng, fields, taken)
+    return _finish(canvas, rng, asked, table, rng.choice(ROW_KEYS) if table or rng.random() < 0.1 else None)
+
+
+def _line(rng: random.Random, flow: Flow) -> str:
+    line = words.scrap(rng)
+    while rng.random() < 0.7 and flow.measure(line) < flow.width * 0.6:
+        line += " " + words.scrap(rng)
+    return line
+
+
+def _set_block(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Field]:
+    """Over the whole column, or in its right part."""
+    indent = rng.choice([0.0, 0.0, 0.0, flow.width * rng.uniform(0.2, 0.45)])
+    side = Flow(flow.canvas, flow.hand, flow.x0 + indent, flow.x1, flow.top, flow.bottom)
+    placed = set_pairs(side, rng, fields)
+    flow.top = side.top
+    return placed
+
+
+def _set_sender(flow: Flow, rng: random.Random) -> list[tuple[str, Any]]:
+    """A company on top, larger than the rest, with some lines about it; it has no label."""
+    name, face = words.company(rng), flow.hand.bold
+    size = flow.hand.size * rng.uniform(1.0, 1.5)
+    if text_width(name, face, size) > flow.width:
+        return []
+    flow.top += size
+    x = flow.x0 if rng.random() < 0.7 else flow.x0 + (flow.width - text_width(name, face, size)) / 2
+    flow.canvas.text(x, flow.top, name, face, size, flow.hand.ink)
+    flow.top += size * 0.4
+    set_lines(flow, [rng.choice([words.address, words.contact])(rng) for _ in range(rng.randint(0, 2))])
+    return [(rng.choice(SENDER_KEYS), name)] if rng.random() < 0.6 else []
+
+
+def _stamp(canvas: Canvas, rng: random.Random) -> None:
+    x, y = rng.uniform(0, canvas.width * 0.6), rng.uniform(20, canvas.height - 20)
+    text = words.word(rng).upper()
+    canvas.text(x, y, text, "hebo", rng.uniform(14, 22), rng.choice([(0.8, 0.3, 0.3), (0.4, 0.4, 0.8), PALE[0]]))
+
+
+def _header(rng: random.Random, fields: list[Field], taken: set[str]) -> list[tuple[str, Any]]:
+    """What is asked of the labelled values: most of them, in page order or not, and now and then a key that the page does not have."""
+    asked: list[tuple[str, Any]] = [(field.key, field.value.canonical) for field in fields if rng.random() < 0.85]
+    if rng.random() < 0.3:
+        asked += [(draw_field(rng, taken).key, None) for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.5:
+        rng.shuffle(asked)
+    return asked
+
+
+def _finish(canvas: Canvas, rng: random.Random, asked: list[tuple[str, Any]], table: Table | None, row_key: str | None = None) -> Example:
+    """Render, and spell instruction and answer."""
+    names, answer = [key for key, _ in asked], dict(asked)
+    if table and row_key and row_key not in answer:
+        chosen = [i for i in range(len(table.columns)) if rng.random() < 0.8] or [0]
+        if rng.random() < 0.3:
+            rng.shuffle(chosen)
+        names.append(f"{row_key}[{', '.join(table.columns[i].key for i in chosen)}]")
+        answer[row_key] = [{table.columns[i].key: row[i].canonical for i in chosen} for row in table.rows]
+    elif row_key and row_key not in answer:
+        names.append(f"{row_key}[{words.pseudo_word(rng, 1)}]")
+        answer[row_key] = []
+    if not names:
+        names, answer = ["nothing_here"], {"nothing_here": None}
+    picture = canvas.render()
+    if rng.random() < 0.35:
+        picture = scanned(picture, rng)
+    spelled = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
+    return Example(picture.pixels, picture.glyphs, f"Extract as JSON: {', '.join(names)}", spelled)

@@ -1,0 +1,136 @@
+"""Batches of the reading stages: pages with instruction and answer as token rows. Imports no torch: worker processes run it."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from extraction_assets.demo.base_recipe.glyph_cells import cell_classes
+from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example
+
+NOT_SCORED = -100
+MOST_ANSWER_TOKENS = 420
+
+
+@dataclass(frozen=True)
+class PageSize:
+    width: int
+    """px, multiples of 32"""
+    height: int
+    whole: bool
+    """a document; else a crop of a few lines"""
+    images: int
+    """pages in a batch"""
+
+
+@dataclass(frozen=True)
+class ReadingBatch:
+    pixels: NDArray[np.uint8]
+    """(pages, h, w, 3), all of one size"""
+    before: int
+    """tokens before the image, the same in every row"""
+    ids: NDArray[np.int64]
+    """(pages, n_tokens) with image pads; padded on the right"""
+    positions: NDArray[np.int64]
+    """(3, pages, n_tokens): t, h, w of Qwen's multimodal rotary positions"""
+    labels: NDArray[np.int64]
+    """(pages, n_tokens): the answer and its end, NOT_SCORED elsewhere; not shifted"""
+    value_tokens: NDArray[np.bool_]
+    """(pages, n_tokens): those labels that are inside a string value"""
+    chosen: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    """slots for the glyph heads, as in GlyphBatch"""
+    instructions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+@functools.cache
+def tokenizer_at(path: str) -> Tokenizer:
+    return Tokenizer.from_file(path)
+
+
+def reading_batches(tokenizer: str, sizes: tuple[PageSize, ...], seed: int, group: int, uses: int) -> list[ReadingBatch]:
+    """One group is `uses` batches of one size, rows of like length together. tokenizer: path of tokenizer.json."""
+    rng = random.Random(f"reading:{seed}:{group}")
+    size = rng.choice(sizes)
+    draw: Callable[[random.Random, int, int], Example] = page_example if size.whole else crop_example
+    rows: list[tuple[Example, list[int], list[int]]] = []
+    encoder = tokenizer_at(tokenizer)
+    while len(rows) < size.images * uses:
+        example = draw(rng, size.width, size.height)
+        answer = encoder.encode(example.answer + "<|im_end|>").ids
+        if len(answer) <= MOST_ANSWER_TOKENS:
+            rows.append((example, encoder.encode(prompt(example.instruction, size.width, size.height)).ids, answer))
+    rows.sort(key=lambda row: len(row[1]) + len(row[2]))
+    batches = [_batch(encoder, rows[i * size.images : (i + 1) * size.images], size, rng) for i in range(uses)]
+    rng.shuffle(batches)
+    return batches
+
+
+def prompt(instruction: str, width: int, height: int) -> str:
+    pads = "<|image_pad|>" * (width // 32 * (height // 32))
+    return f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{instruction}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]], size: PageSize, rng: random.Random) -> ReadingBatch:
+    longest = max(len(asked) + len(answer) for _, asked, answer in rows)
+    ids = np.full((len(rows), longest), encoder.token_to_id("<|endoftext|>"), dtype=np.int64)
+    labels = np.full_like(ids, NOT_SCORED)
+    inside = np.zeros(ids.shape, dtype=np.bool_)
+    for number, (example, asked, answer) in enumerate(rows):
+        ids[number, : len(asked)], ids[number, len(asked) : len(asked) + len(answer)] = asked, answer
+        labels[number, len(asked) : len(asked) + len(answer)] = answer
+        inside[number, len(asked) : len(asked) + len(answer)] = value_mask(encoder, example.answer)
+    before = int(np.argmax(ids[0] == encoder.token_to_id("<|image_pad|>")))
+    positions = _positions(before, size.height // 32, size.width // 32, longest)
+    classes = np.concatenate([cell_classes(example.glyphs, size.width, size.height) for example, _, _ in rows]).reshape(-1)
+    glyphs, blanks = np.flatnonzero(classes > 0), np.flatnonzero(classes == 0)
+    kept = np.random.default_rng(rng.getrandbits(64)).choice(blanks, min(len(blanks), len(glyphs) // 2 + 1), replace=False)
+    chosen = np.concatenate([glyphs, kept])
+    return ReadingBatch(
+        pixels=np.stack([example.pixels for example, _, _ in rows]),
+        before=before,
+        ids=ids,
+        positions=np.broadcast_to(positions[:, None], (3, *ids.shape)).copy(),
+        labels=labels,
+        value_tokens=inside,
+        chosen=chosen,
+        classes=classes[chosen].astype(np.int64),
+        instructions=tuple(example.instruction for example, _, _ in rows),
+        answers=tuple(example.answer for example, _, _ in rows),
+    )
+
+
+def _positions(before: int, rows: int, columns: int, length: int) -> NDArray[np.int64]:
+    """(3, length): text counts on along all three axes, the image stands at one time and spreads over h and w."""
+    tokens = rows * columns
+    after = np.arange(length - before - tokens) + before + max(rows, columns)
+    grid = np.stack([np.zeros(tokens), np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)]).astype(np.int64) + before
+    text = np.arange(before)
+    return np.concatenate([np.broadcast_to(text, (3, before)), grid, np.broadcast_to(after, (3, len(after)))], axis=1)
+
+
+def value_mask(encoder: Tokenizer, answer: str) -> NDArray[np.bool_]:
+    """For each token of answer + <|im_end|>: does it lie inside a string value? (Keys, punctuation and null do not count.)"""
+    inside = np.zeros(len(answer) + 1, dtype=np.bool_)
+    open_quote: int | None = None
+    escaped = False
+    for place, character in enumerate(answer):
+        if open_quote is not None and escaped:
+            escaped = False
+        elif open_quote is not None and character == "\\":
+            escaped = True
+        elif character == '"' and open_quote is None:
+            open_quote = place
+        elif character == '"' and open_quote is not None:
+            if answer[place + 1 : place + 2] != ":":
+                inside[open_quote + 1 : place] = True
+            open_quote = None
+    offsets = encoder.encode(answer + "<|im_end|>").offsets
+    return np.array([bool(inside[start:end].any()) if end <= len(answer) else False for start, end in offsets])

@@ -1,0 +1,74 @@
+"""The curriculum in order, and the run that walks it: resumable, seeded, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extraction_assets.demo.base_recipe import checkpoint
+from extraction_assets.demo.base_recipe.checkpoint import Position
+from extraction_assets.demo.base_recipe.glyph_stage import GlyphStage
+from extraction_assets.demo.base_recipe.reading_batches import PageSize
+from extraction_assets.demo.base_recipe.reading_stage import ReadingStage
+from extraction_assets.demo.base_recipe.trainer import Pace, Rates, Stage, train_stage
+from extraction_assets.demo.base_recipe.vision import GlyphHeads, lean_on_neighbours
+from extraction_assets.demo.tiny_base import Preset, random_model, write_tokenizer
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Steps of each stage."""
+
+    glyphs: int = 1900
+    crops: int = 3000
+    pages: int = 6000
+
+
+CROPS = (PageSize(192, 64, False, 40), PageSize(224, 128, False, 24), PageSize(256, 160, False, 16))
+PAGES = (
+    PageSize(224, 128, False, 24),
+    PageSize(256, 160, False, 16),
+    PageSize(256, 192, True, 14),
+    PageSize(256, 320, True, 10),
+    PageSize(288, 352, True, 9),
+    PageSize(320, 352, True, 8),
+    PageSize(320, 448, True, 7),
+)
+
+
+def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads]:
+    model: Any = random_model(seed, preset)
+    lean_on_neighbours(model.model.visual)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        heads = GlyphHeads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
+    return model.to(device), heads.to(device)
+
+
+def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, device: torch.device) -> list[Stage]:
+    """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
+    return [
+        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.2), device),
+        ReadingStage("crops", model, heads, tokenizer, CROPS, counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
+        ReadingStage("pages", model, heads, tokenizer, PAGES, counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
+    ]
+
+
+def train(work: Path, seed: int, preset: Preset, counts: StepCounts, pace: Pace, device: torch.device) -> tuple[Any, GlyphHeads, bool]:
+    """Walk the curriculum from where `work` stands; returns model, heads and whether the end was reached."""
+    work.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(work, preset)
+    model, heads = start_model(seed, preset, device)
+    parts = {"model": model, "heads": heads}
+    position = checkpoint.load(work, parts) or Position("", 0)
+    plan = stages(model, heads, work / "tokenizer.json", counts, device)
+    names = [stage.name for stage in plan]
+    first = names.index(position.stage) if position.stage in names else 0
+    for number, stage in enumerate(plan[first:], first):
+        start = position.step if stage.name == position.stage else 0
+        if start < stage.steps and not train_stage(stage, parts, work, seed * 100 + number, start, pace):
+            return model, heads, False
+    return model, heads, True
