@@ -1,6 +1,9 @@
-"""Qwen3-VL: loading, encoding a page and its target, LoRA."""
+"""model"""
 
 import logging
+import warnings
 
-# on CPUs with AVX512-BF16 bitsandbytes looks for a kernel on the model hub at every import, and warns without one; 4-bit works without
+# bitsandbytes (imported by peft) warns at import that an optional faster CPU kernel is absent: nothing a user of ours can act on
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# peft 0.21 still reads a name that transformers 5.23 has deprecated; gone when peft follows
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

@@ -117,6 +117,7 @@ def load_base(path_or_hub_name: str | Path, dtype: torch.dtype | None = None, fo
     if report["missing_keys"]:  # transformers would fill them with random numbers and a warning
         missing = sorted(report["missing_keys"])
         raise InputError(str(base_format.folder), f"{len(missing)} weights are missing, e.g. {missing[0]}", do=_FETCH)
+    _project_as_matmul(model)
     model.eval()
     return Base(base_format, model)
 
@@ -176,6 +177,23 @@ def base_digest(path_or_hub_name: str | Path) -> str:
     if Path(path_or_hub_name).is_dir():
         return digest_folder(folder, ignore=_NOT_WEIGHTS_OR_INPUTS)
     return f"{str(path_or_hub_name).partition('@')[0]}@{folder.name}"  # the hub's cache names a snapshot by its commit
+
+
+def _project_as_matmul(model: Qwen3VLForConditionalGeneration) -> None:
+    """Patches do not overlap, so their Conv3d is one matrix product: 3 times faster on a CPU, 10 to 20 on some CUDA builds.
+
+    transformers' own fusion_config does it too, but renames the weight and patches the class for every later load.
+    """
+    from types import MethodType
+
+    from torch.nn import functional
+
+    def forward(self: Any, patches: torch.Tensor) -> torch.Tensor:  # (patches, patch values) -> (patches, hidden)
+        weight = self.proj.weight
+        return functional.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+    embed = model.model.visual.patch_embed
+    embed.forward = MethodType(forward, embed)
 
 
 def _require_family(folder: Path) -> None:

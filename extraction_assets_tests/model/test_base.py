@@ -88,3 +88,11 @@ def test_preprocessor_of_another_patch_size_is_refused(copy: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "patch_size": 14}))
     with pytest.raises(InputError, match="patch, merge, temporal"):
         load_base(copy)
+
+
+def test_the_patch_projection_is_the_checkpoints_convolution(base_folder: Path) -> None:
+    embed = load_base(base_folder, dtype=torch.float32).model.model.visual.patch_embed
+    patches = torch.randn(12, 3 * 2 * 16 * 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stock = type(embed).forward(embed, patches)
+        assert torch.allclose(embed(patches), stock, atol=1e-5)

@@ -3,7 +3,6 @@
 Without `from __future__ import annotations`: Dagster compares the annotation of `context` itself.
 """
 
-
 import os
 import signal
 import subprocess

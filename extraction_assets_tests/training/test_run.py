@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,30 @@ def test_micro_batch_size_changes_the_loss_curve_by_rounding_only(data: Data, tm
         curves.append(state["losses"])
     for other in curves[1:]:
         assert other == pytest.approx(curves[0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_loss_curve_as_one(data: Data, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"dropout": 0.0, "max_steps": 5})
+    one, two = data.job(tmp_path / "one", settings), data.job(tmp_path / "two", settings)
+    run.train(one)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "extraction_assets.training.run",
+    ]
+    done = subprocess.run(
+        [*launch, str(write_job(two))], env={**os.environ, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    curves = [json.loads((Path(j.work) / "checkpoints" / "step-00000005" / "state.json").read_text()) for j in (one, two)]
+    assert curves[1]["losses"] == pytest.approx(curves[0]["losses"], rel=1e-5)
+    assert curves[1]["val_losses"] == pytest.approx(curves[0]["val_losses"], rel=1e-5)
 
 
 # --- kill and resume --------------------------------------------------------------------------------------------------------------
