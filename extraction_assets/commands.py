@@ -91,8 +91,8 @@ def plan_command(home: Home, gpu: str | None) -> tuple[dict[str, Any], str]:
     from extraction_assets.training.plan_card import plan_card
 
     machine = machine_named(gpu)
-    paths = [Path(str(home.store.path(latest(home, f"{split}_split")["jsonl"], ".jsonl"))) for split in ("train", "val")]
-    plan = plan_training(*paths, home.base_model(), home.settings().training)
+    train, val = (home.store.local_path(latest(home, f"{split}_split")["jsonl"], ".jsonl") for split in ("train", "val"))
+    plan = plan_training(train, val, home.base_model(), home.settings().training)
     held = estimate(plan, machine)
     return {**plan.model_dump(mode="json"), "machine": held.to_json()}, plan_card(plan, held)
 

@@ -60,7 +60,9 @@ class Shape:
     @classmethod
     def of(cls, graph: AssetGraph) -> Shape:
         # within a level the unpartitioned come first: a vendor's whole chain can then be run at once, with everything above it settled
-        order = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level, key=lambda k: (graph.get(k).is_partitioned, k))]
+        order = [
+            key for level in graph.toposorted_asset_keys_by_level for key in sorted(level, key=lambda k: (graph.get(k).is_partitioned, k))
+        ]
         nodes = {key.to_user_string(): graph.get(key) for key in order}
         return cls(
             parents={name: tuple(sorted(parent.to_user_string() for parent in node.parent_keys)) for name, node in nodes.items()},

@@ -115,6 +115,11 @@ class Store:
             raise InputError(str(path), "is missing from the store", do="Run update again")
         return path
 
+    def local_path(self, digest: str, extension: str = "") -> Path:
+        """The same as a local path, for libraries that know no other."""
+        self.path(digest, extension)
+        return self.local_root / "objects" / digest[:2] / f"{digest}{extension}"
+
     def has(self, digest: str, extension: str = "") -> bool:
         return self._object(digest, extension).exists()
 

@@ -34,7 +34,9 @@ def picture(definitions: dg.Definitions) -> dict[str, Any]:
             "parents": list(parents),
             "partitioned": name in shape.partitioned,
             "group": graph.get(dg.AssetKey(name)).group_name,
-            "runs_by_itself": (condition.get_label() or condition.name) if (condition := graph.get(dg.AssetKey(name)).automation_condition) else None,
+            "runs_by_itself": (condition.get_label() or condition.name)
+            if (condition := graph.get(dg.AssetKey(name)).automation_condition)
+            else None,
             "blocking_checks": list(shape.blocking_checks.get(name, ())),
             "code_version": shape.code[name],
         }
@@ -62,7 +64,9 @@ def test_every_asset_is_described_owned_and_grouped(definitions: dg.Definitions)
 
 def test_only_the_index_stands_between_the_vendors_and_the_rest(definitions: dg.Definitions) -> None:
     shape = Shape.of(definitions.resolve_asset_graph())
-    gathering = {name for name, parents in shape.parents.items() if name not in shape.partitioned and shape.partitioned.intersection(parents)}
+    gathering = {
+        name for name, parents in shape.parents.items() if name not in shape.partitioned and shape.partitioned.intersection(parents)
+    }
     assert gathering == {"example_index"}
 
 

@@ -40,5 +40,5 @@ def nightly(cron: str, timezone: str) -> dg.AutomationCondition:
     The tick counts only together with a change that it finds (else one quiet night would open the gate for the whole next day);
     once both have met, the request waits for its inputs to be at rest.
     """
-    tonight = AC.cron_tick_passed(cron, timezone) & _changed().since_last_handled()
+    tonight: dg.AutomationCondition = AC.cron_tick_passed(cron, timezone) & _changed().since_last_handled()
     return (tonight.since_last_handled() & _possible()).with_label("changed since the last night")

@@ -69,13 +69,17 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         owners=OWNERS,
         kinds={"html"},
         code_version="1",
-        check_specs=[dg.AssetCheckSpec("answers_are_strict_json", asset="eval_report", description="The challenger answers with strict JSON.")],
+        check_specs=[
+            dg.AssetCheckSpec("answers_are_strict_json", asset="eval_report", description="The challenger answers with strict JSON.")
+        ],
     )
     def eval_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         run = Materialization(context, home)
         settings = EvaluationSettings.from_json(run.read("evaluation_settings"))
         answered = run.read("predictions")
-        scored = score_split(run.store, run.read("example_index")["targets"], answered, "test", train=run.read("training_plan")["splits"]["train"])
+        scored = score_split(
+            run.store, run.read("example_index")["targets"], answered, "test", train=run.read("training_plan")["splits"]["train"]
+        )
         decision = decide(scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings)
         title = f"Adapter {answered['adapters']['challenger'][:12]} on {sum(len(one.examples) for one in scored.types)} test pages"
         report = build_report(scored, settings, title, decision, history=_history(context.instance))
@@ -118,7 +122,9 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         kinds={"huggingface"},
         code_version="1",
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=automation.freshness_hours)),
-        check_specs=[dg.AssetCheckSpec("challenger_was_promoted", asset="champion_adapter", description="What the gate decided, with its numbers.")],
+        check_specs=[
+            dg.AssetCheckSpec("challenger_was_promoted", asset="champion_adapter", description="What the gate decided, with its numbers.")
+        ],
     )
     def champion_adapter(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         run = Materialization(context, home)
@@ -170,7 +176,7 @@ def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: 
 
     def build(folder: Path) -> None:
         predict_split(
-            Path(str(run.store.path(planned["splits"][split], ".jsonl"))),
+            run.store.local_path(planned["splits"][split], ".jsonl"),
             run.home.base_model(),
             run.store.folder(adapter) if adapter else None,
             settings,

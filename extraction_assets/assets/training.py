@@ -1,7 +1,6 @@
 """Stage 4: the training plan and the adapter. One training at a time (pool `gpu`)."""
 
 import json
-from pathlib import Path
 
 import dagster as dg
 
@@ -33,7 +32,10 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         settings = TrainingSettings.from_json(run.read("training_settings"))
         digests = {name: run.read(f"{name}_split")["jsonl"] for name in ("train", "val", "test")}
         plan = plan_training(
-            run.store.path(digests["train"], ".jsonl"), run.store.path(digests["val"], ".jsonl"), run.home.base_model(), settings
+            run.store.local_path(digests["train"], ".jsonl"),
+            run.store.local_path(digests["val"], ".jsonl"),
+            run.home.base_model(),
+            settings,
         )
         for example in plan.train.over_length:
             context.log.warning(
@@ -62,8 +64,8 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         planned = run.read("training_plan")
         plan = TrainingPlan.model_validate(planned["plan"])
         job = make_job(
-            Path(str(run.store.path(planned["splits"]["train"], ".jsonl"))),
-            Path(str(run.store.path(planned["splits"]["val"], ".jsonl"))),
+            run.store.local_path(planned["splits"]["train"], ".jsonl"),
+            run.store.local_path(planned["splits"]["val"], ".jsonl"),
             run.home.base_model(),
             plan.settings,
             work=run.store.local_root / "work",

@@ -43,7 +43,7 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(home.dagster))
 
 
-@dg.logger(description="Warnings of our assets, one line each. Everything else stands in the event log.")
+@dg.logger(None, description="Warnings of our assets, one line each. Everything else stands in the event log.")
 def terminal_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("extraction", level=logging.WARNING)
     handler = logging.StreamHandler()

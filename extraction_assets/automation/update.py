@@ -91,7 +91,10 @@ def update(
 
 
 def walk(
-    planner: Planner, run: Callable[[Status], Ran], to: Iterable[str] | None = None, say: Callable[[str], None] = lambda line: None
+    planner: Planner,
+    run: Callable[[list[Status]], list[Ran]],
+    to: Iterable[str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Walk:
     """Run what has work, upstream first, asking again after each asset. Below a failure nothing runs."""
     ran: list[Ran] = []
@@ -177,7 +180,9 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
         if error is not None or status.asset in done:
             rows.append(Ran(status.asset, status.partition, result.run_id, error is None, error))
     if not rows:
-        rows = [Ran(statuses[0].asset, statuses[0].partition, result.run_id, False, "the run failed before its first step; see the Dagster UI")]
+        rows = [
+            Ran(statuses[0].asset, statuses[0].partition, result.run_id, False, "the run failed before its first step; see the Dagster UI")
+        ]
     return rows
 
 

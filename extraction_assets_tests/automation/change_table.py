@@ -114,7 +114,10 @@ CHANGE_TABLE = [
     Row(
         "one new PDF of one vendor",
         _new_pdf,
-        lambda vendors: each(("raw_documents", "document_labels", "page_images", "page_targets", "hard_negatives"), ["invoice/acme"]) | DATASET_AND_BELOW,
+        lambda vendors: (
+            each(("raw_documents", "document_labels", "page_images", "page_targets", "hard_negatives"), ["invoice/acme"])
+            | DATASET_AND_BELOW
+        ),
     ),
     Row(
         "one label corrected",

@@ -67,9 +67,7 @@ class Nights:
         self.home, self.instance = home, instance
         self.definitions = build_definitions(home)
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
-        self.conditioned = [
-            key for key in self.definitions.resolve_asset_graph().get_all_asset_keys() if self._condition(key) is not None
-        ]
+        self.conditioned = [key for key in self.definitions.resolve_asset_graph().get_all_asset_keys() if self._condition(key) is not None]
         self.now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
         self.cursor: str | None = None
         self._tick()  # conditions count from their first evaluation
@@ -115,7 +113,10 @@ class Nights:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = dg.evaluate_automation_conditions(
-                self.definitions, self.instance, cursor=self.cursor, evaluation_time=self.now  # type: ignore[arg-type]
+                self.definitions,
+                self.instance,
+                cursor=self.cursor,
+                evaluation_time=self.now,  # type: ignore[arg-type]
             )
         self.cursor = result.cursor
         return [(key.to_user_string(), partition) for key in self.conditioned for partition in result.get_requested_partitions(key)]

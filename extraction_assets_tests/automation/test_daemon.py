@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import json
 
 from extraction_assets.automation.instance import open_instance
 from extraction_assets.commands import update_command
@@ -35,7 +35,11 @@ def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     log = (home.root / "daemon.log").open("wb")
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("dagster-daemon")), "run", "--workspace", str(PROJECT / "workspace.yaml")],
-        env=environment, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True,
+        env=environment,
+        cwd=PROJECT,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     yield process
     os.killpg(process.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (XML reads better unbroken)
+
 """E-invoices: the label is what the embedded XML says, whichever of the standards wrote it, and nothing else is opened."""
 
 from __future__ import annotations
