@@ -219,6 +219,8 @@ def test_the_page_opens_offline_without_errors_or_requests_and_can_be_stepped_th
         assert page.run("document.getElementById('count').textContent") == "14 of 14 pages"
         assert page.run(head) == "page7"
         assert "truncated answer" in page.run(text)
+        assert "Müller & Söhne KG" in page.run(text)
+        assert "Seal kit" in page.run(text)
         page.press("j")
         second = page.run(head)
         assert second != "page7"
