@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ def colors_of(systems: Sequence[str]) -> dict[str, str]:
         return {systems[0]: SYSTEM_COLORS[2]}
     palette = [SYSTEM_COLORS[0], *(c for i, c in enumerate(SYSTEM_COLORS) if i not in (0, 2))]
     return {name: SYSTEM_COLORS[2] if name == systems[-1] else palette[i % len(palette)] for i, name in enumerate(systems)}
+
+
+def as_markdown(svg: str, title: str) -> str:
+    """The plot as a Markdown image that carries its own data, for places that show Markdown (Dagster's metadata)."""
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
 def rates_plot(rows: Sequence[tuple[str, Mapping[str, Told]]], systems: Sequence[str], title: str) -> str:

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from extraction_assets.errors import InputError
 from extraction_assets.evaluation import plots
 from extraction_assets.evaluation.browser_data import as_jpeg, browser_pages, schema_outline
 from extraction_assets.evaluation.gate import Decision
@@ -41,11 +42,8 @@ class Report:
 
     def write(self, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
         """Write report.html, report.json, plots/*.svg and pages/*.jpg; returns the HTML's path. The HTML is written last."""
-        (folder / "pages").mkdir(parents=True, exist_ok=True)
         for done, (name, image) in enumerate(self.images.items(), 1):
-            (folder / "pages" / f"{name}.jpg").write_bytes(
-                as_jpeg(image, 1400)
-            )  # not synced one by one: the page that names them comes last
+            _write_picture(folder / "pages" / f"{name}.jpg", as_jpeg(image, 1400))
             if progress:
                 progress(done, len(self.images))
         for name, svg in self.plots.items():
@@ -129,6 +127,15 @@ def worst_first(groups: Mapping[str, Any], metric: str) -> list[tuple[str, dict[
     """(name, estimate) by rising value; groups that the metric says nothing about are left out."""
     known = [(name, told[metric]) for name, told in groups.items() if told[metric]["value"] is not None]
     return sorted(known, key=lambda item: (item[1]["value"], item[0]))
+
+
+def _write_picture(path: Path, data: bytes) -> None:
+    """Not synced to the disk one by one: the HTML that names the pictures is written after them."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise InputError(str(path), f"cannot be written: {error.strerror or error}") from None
 
 
 def _data_uri(image: ImageFile) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import json
@@ -13,6 +14,7 @@ from PIL import Image
 
 from extraction_assets.errors import InputError
 from extraction_assets.evaluation.gate import decide
+from extraction_assets.evaluation.plots import as_markdown
 from extraction_assets.evaluation.report import Report, build_report
 from extraction_assets.evaluation.report_data import HistoryPoint
 from extraction_assets.evaluation.run import Answer, ReportExample, ScoredRun, TypeExamples, score_examples
@@ -140,6 +142,7 @@ def test_plots_are_wellformed_svg_with_a_title(tmp_path: Path) -> None:
     assert overall | of_type | {"columns invoice line_items"} <= set(plots)
     for svg in plots.values():
         root = ElementTree.fromstring(svg)
+        assert base64.b64decode(as_markdown(svg, "x").split("base64,")[1][:-1]).decode() == svg
         assert root.find("{http://www.w3.org/2000/svg}title") is not None
         assert not re.search(r"=\"nan|>nan<|[ ,]nan[ \"]", svg.casefold())
 
@@ -219,6 +222,8 @@ def test_the_page_opens_offline_without_errors_or_requests_and_can_be_stepped_th
         assert page.run("document.getElementById('count').textContent") == "14 of 14 pages"
         assert page.run(head) == "page7"
         assert "truncated answer" in page.run(text)
+        assert "Müller & Söhne KG" in page.run(text)
+        assert "Seal kit" in page.run(text)
         page.press("j")
         second = page.run(head)
         assert second != "page7"
