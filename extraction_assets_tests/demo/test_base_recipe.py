@@ -147,14 +147,14 @@ def run(work: Path, stop_after: int | None = None, counts: StepCounts | None = N
         return stop_after is not None and len(calls) >= stop_after
 
     pace = Pace(log_every=1, evaluate_every=10_000, stop=stop)
-    model, _, _ = train(work, 1, "test", counts or StepCounts(3, 2, 1), pace, CPU)
+    model, _, _ = train(work, 1, "test", counts or StepCounts(3, 1, 1, 1), pace, CPU)
     return model
 
 
 @pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
     straight = run(tmp_path / "straight").state_dict()
-    for stops in (2, 2):  # inside the first stage, then inside the second
+    for stops in (2, 2):  # inside the first stage, then after the second's first step
         run(tmp_path / "broken", stop_after=stops)
     resumed = run(tmp_path / "broken").state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
@@ -162,7 +162,7 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_loss_falls_in_the_glyph_stage(tmp_path: Path) -> None:
-    run(tmp_path, counts=StepCounts(40, 0, 0))
+    run(tmp_path, counts=StepCounts(40, 0, 0, 0))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if not line.get("evaluation")]
     assert sum(losses[-3:]) / 3 < sum(losses[:3]) / 3 - 1
@@ -170,17 +170,17 @@ def test_the_loss_falls_in_the_glyph_stage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_ends_as_a_folder_that_loads_with_a_card_of_measured_figures(tmp_path: Path) -> None:
-    run(tmp_path / "run", counts=StepCounts(1, 1, 0))
+    run(tmp_path / "run", counts=StepCounts(1, 1, 0, 0))
     model, heads, position = restore(tmp_path / "run", 1, "test", CPU)
     export(model, heads, tmp_path / "out", "test")
     measures = measure(tmp_path / "out", 5, 2, CPU)
-    write_card(tmp_path / "out", {**measures, "run_seed": 1, **StepCounts(1, 1, 0).walked(position)})
+    write_card(tmp_path / "out", {**measures, "run_seed": 1, **StepCounts(1, 1, 0, 0).walked(position)})
     loaded = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.to(torch.bfloat16))
     assert load_heads(tmp_path / "out", 64, 64).patch.weight.shape == heads.patch.weight.shape
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"{measures['sizes']['256x320']['glyphs_from_patch']:.3f}" in card
-    assert "glyphs 1, crops 1" in card
+    assert "glyphs 1, words 1" in card
 
 
 def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Path) -> None:

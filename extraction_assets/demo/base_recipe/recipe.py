@@ -23,8 +23,9 @@ from extraction_assets.errors import InputError
 class StepCounts:
     """Steps of each stage."""
 
-    glyphs: int = 1900
-    crops: int = 3000
+    glyphs: int = 2800
+    words: int = 1200
+    crops: int = 2000
     pages: int = 6000
 
     def walked(self, position: Position) -> dict[str, str]:
@@ -36,6 +37,7 @@ class StepCounts:
         return {"stages": ", ".join(names), "steps": ", ".join(f"{name} {count}" for name, count in steps.items())}
 
 
+WORDS = (PageSize(128, 32, False, 64), PageSize(192, 32, False, 48), PageSize(160, 64, False, 40), PageSize(192, 64, False, 36))
 CROPS = (PageSize(192, 64, False, 40), PageSize(224, 128, False, 24), PageSize(256, 160, False, 16))
 PAGES = (
     PageSize(224, 128, False, 24),
@@ -61,6 +63,7 @@ def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, d
     """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
     return [
         GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.2), device),
+        ReadingStage("words", model, heads, tokenizer, WORDS, counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05), device),
         ReadingStage("crops", model, heads, tokenizer, CROPS, counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
         ReadingStage("pages", model, heads, tokenizer, PAGES, counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
     ]
