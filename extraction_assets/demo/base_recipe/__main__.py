@@ -1,35 +1,57 @@
-"""`python -m extraction_assets.demo.base_recipe --work FOLDER [--out FOLDER]`: pre-train the embedded base, from where FOLDER stands."""
+"""Pre-train the embedded base from where the work folder stands, and write it as a checkpoint folder.
+
+`python -m extraction_assets.demo.base_recipe --work FOLDER [--out FOLDER] [--minutes N]`; SIGTERM or Ctrl-C saves and stops.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extraction_assets.demo.base_recipe", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints and log.jsonl; a second call continues there")
-    parser.add_argument("--out", type=Path, help="write the checkpoint folder here when the run ends")
+    parser.add_argument("--work", type=Path, required=True, help="checkpoint.pt and log.jsonl; a second call continues there")
+    parser.add_argument("--out", type=Path, help="write the base with its measured model card here when training stops")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--preset", choices=("test", "demo"), default="demo")
-    parser.add_argument("--minutes", type=float, help="save and stop after this long")
+    parser.add_argument("--minutes", type=float, help="save and stop after this long; 0: only write --out")
+    parser.add_argument("--steps", type=int, nargs=4, metavar=("GLYPHS", "WORDS", "CROPS", "PAGES"), help="steps of the stages")
+    parser.add_argument("--measure-pages", type=int, default=48, help="pages per size behind the model card's figures")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that render pages ahead")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda where there is one")
     arguments = parser.parse_args()
-    # threads that share their cores with other work must sleep at barriers, not spin
+    # threads that share their cores with other work must sleep at barriers, not spin; read when torch loads
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     import torch
 
-    from extraction_assets.demo.base_recipe.recipe import StepCounts, train
+    from extraction_assets.demo.base_recipe.export import export, write_card
+    from extraction_assets.demo.base_recipe.measure import measure
+    from extraction_assets.demo.base_recipe.recipe import StepCounts, restore, train
     from extraction_assets.demo.base_recipe.trainer import Pace
 
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes else None
-    train(arguments.work, arguments.seed, arguments.preset, StepCounts(), Pace(deadline=deadline), device)
+    counts = StepCounts(*arguments.steps) if arguments.steps else StepCounts()
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    if arguments.minutes != 0:
+        deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes else None
+        pace = Pace(deadline=deadline, stop=lambda: bool(asked), workers=arguments.workers)
+        train(arguments.work, arguments.seed, arguments.preset, counts, pace, device)
+    if arguments.out:
+        model, heads, position = restore(arguments.work, arguments.seed, arguments.preset, torch.device("cpu"))
+        export(model, heads, arguments.out, arguments.preset)
+        print("measuring", file=sys.stderr)
+        measures = measure(arguments.out, 20_260, arguments.measure_pages, device)
+        write_card(arguments.out, {**measures, "run_seed": arguments.seed, **counts.walked(position)})
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def _same_words(rng: random.Random, kind: Kind) -> tuple[str, str]:
 def _ascii(text: str) -> str:
     """Keys are plain ASCII identifiers, whatever the page prints."""
     table = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "a", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l"}
-    plain = "".join(table.get(character, character) for character in text)
+    plain = "".join(table.get(character, character) for character in text.lower())
     return "".join(c for c in unicodedata.normalize("NFKD", plain) if c.isascii() and (c.isalnum() or c == "_")) or "k"
 
 

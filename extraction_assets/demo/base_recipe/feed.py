@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,7 +20,8 @@ class Feed(Generic[Batch]):
     def __init__(self, make: Callable[[int, int, int], list[Batch]], seed: int, uses: int, workers: int = 1, ahead: int = 6) -> None:
         """ahead: groups in the making or waiting. make must be importable by name."""
         self._make, self._seed, self._uses, self._ahead = make, seed, uses, ahead
-        self._pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
 
     def __enter__(self) -> Feed[Batch]:
         return self
@@ -34,3 +37,15 @@ class Feed(Generic[Batch]):
                 waiting.append(self._pool.submit(self._make, self._seed, group + len(waiting), self._uses))
             yield from waiting.popleft().result()[skip:]
             group, skip = group + 1, 0
+
+
+def _die_with_parent() -> None:
+    """A killed trainer must not leave its workers behind: they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()

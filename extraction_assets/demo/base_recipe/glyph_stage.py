@@ -55,7 +55,7 @@ def evaluate_glyphs(
 
 class GlyphStage:
     name = "glyphs"
-    uses = 3
+    uses = 4
 
     def __init__(self, model: Any, heads: GlyphHeads, steps: int, rates: Rates, device: torch.device) -> None:
         self.steps, self.rates = steps, rates

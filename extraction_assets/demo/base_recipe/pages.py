@@ -34,17 +34,21 @@ class Example:
 
 def crop_example(rng: random.Random, width: int, height: int) -> Example:
     """A few lines: read them, or find labelled values, or read a small table."""
-    canvas = Canvas(width, height)
-    flow = Flow(canvas, draw_hand(rng), rng.uniform(2, 12), width - 2, rng.uniform(1, 8), height - 1)
-    task = rng.random()
-    taken: set[str] = set()
-    if task < 0.35:
-        placed = set_lines(flow, [_line(rng, flow) for _ in range(rng.randint(1, 6))])
-        return _finish(canvas, rng, [(rng.choice(READ_KEYS), placed)], None)
-    if task < 0.8:
-        fields = set_pairs(flow, rng, [draw_field(rng, taken) for _ in range(rng.randint(1, 5))])
-        return _finish(canvas, rng, _header(rng, fields, taken), None)
-    return _finish(canvas, rng, [], set_table(flow, rng, taken, 5), rng.choice(ROW_KEYS))
+    while True:
+        canvas = Canvas(width, height)
+        flow = Flow(canvas, draw_hand(rng), rng.uniform(2, 12), width - 2, rng.uniform(1, 8), height - 1)
+        task = rng.random()
+        taken: set[str] = set()
+        table, row_key, asked = None, None, []
+        if task < 0.35:
+            lines = set_lines(flow, [_line(rng, flow) for _ in range(rng.randint(1, 6))])
+            asked = [(rng.choice(READ_KEYS), lines)] if lines else []
+        elif task < 0.8 or height < 64:
+            asked = _header(rng, set_pairs(flow, rng, [draw_field(rng, taken) for _ in range(rng.randint(1, 5))]), taken)
+        else:
+            table, row_key = set_table(flow, rng, taken, 5), rng.choice(ROW_KEYS)
+        if table or any(value for _, value in asked) or rng.random() < 0.02:  # an empty crop is seldom worth a look
+            return _finish(canvas, rng, asked, table, row_key)
 
 
 def page_example(rng: random.Random, width: int, height: int) -> Example:

@@ -25,7 +25,7 @@ GLYPH_WEIGHT = 0.2
 
 
 class ReadingStage:
-    uses = 3
+    uses = 6
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,28 @@ from extraction_assets.demo.base_recipe.reading_stage import ReadingStage
 from extraction_assets.demo.base_recipe.trainer import Pace, Rates, Stage, train_stage
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, lean_on_neighbours
 from extraction_assets.demo.tiny_base import Preset, random_model, write_tokenizer
+from extraction_assets.errors import InputError
 
 
 @dataclass(frozen=True)
 class StepCounts:
     """Steps of each stage."""
 
-    glyphs: int = 1900
-    crops: int = 3000
+    glyphs: int = 2800
+    words: int = 1200
+    crops: int = 2000
     pages: int = 6000
 
+    def walked(self, position: Position) -> dict[str, str]:
+        """Stages and steps behind a run that stands at `position`, in words for the model card."""
+        all_steps = asdict(self)
+        names = list(all_steps)
+        done = names[: names.index(position.stage)] if position.stage in names else []
+        steps = {name: all_steps[name] for name in done} | {position.stage: position.step}
+        return {"stages": ", ".join(names), "steps": ", ".join(f"{name} {count}" for name, count in steps.items())}
 
+
+WORDS = (PageSize(128, 32, False, 64), PageSize(192, 32, False, 48), PageSize(160, 64, False, 40), PageSize(192, 64, False, 36))
 CROPS = (PageSize(192, 64, False, 40), PageSize(224, 128, False, 24), PageSize(256, 160, False, 16))
 PAGES = (
     PageSize(224, 128, False, 24),
@@ -52,9 +63,19 @@ def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, d
     """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
     return [
         GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.2), device),
+        ReadingStage("words", model, heads, tokenizer, WORDS, counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05), device),
         ReadingStage("crops", model, heads, tokenizer, CROPS, counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
         ReadingStage("pages", model, heads, tokenizer, PAGES, counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
     ]
+
+
+def restore(work: Path, seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads, Position]:
+    """Model and heads as the checkpoint in `work` has them. Raises InputError without one."""
+    model, heads = start_model(seed, preset, device)
+    position = checkpoint.load(work, {"model": model, "heads": heads})
+    if position is None:
+        raise InputError(str(work / checkpoint.FILE), "no such checkpoint", do="Train first: --minutes must not be 0")
+    return model, heads, position
 
 
 def train(work: Path, seed: int, preset: Preset, counts: StepCounts, pace: Pace, device: torch.device) -> tuple[Any, GlyphHeads, bool]:

@@ -72,6 +72,10 @@ class Pace:
     save_every_s: float = 120.0
     deadline: float | None = None
     """time.monotonic() at which to save and stop"""
+    workers: int = 1
+    """processes that render ahead"""
+    stop: Callable[[], bool] = lambda: False
+    """asked after every step: save and stop now?"""
 
 
 def train_stage(stage: Stage, parts: dict[str, Any], work: Path, seed: int, start: int, pace: Pace) -> bool:
@@ -83,21 +87,23 @@ def train_stage(stage: Stage, parts: dict[str, Any], work: Path, seed: int, star
         checkpoint.load(work, {"optimizers": optimizers})
     began = last_save = time.monotonic()
     sums: dict[str, float] = {}
-    with Feed(stage.make(), seed, stage.uses) as feed:
+    summed = 0
+    with Feed(stage.make(), seed, stage.uses, pace.workers) as feed:
         for step, batch in zip(range(start, stage.steps), feed.from_step(start), strict=False):
             loss, facts = stage.score(batch)
             loss.backward()
             norm = optimizers.step(rate_shape(step, stage.steps, stage.rates.warmup, stage.rates.decay))
+            summed += 1
             for key, value in {"loss": float(loss.detach()), "norm": norm, **facts}.items():
                 sums[key] = sums.get(key, 0.0) + value
             if (step + 1) % pace.log_every == 0:
-                means = {key: value / pace.log_every for key, value in sums.items()}
+                means = {key: value / summed for key, value in sums.items()}
                 log.write(stage=stage.name, step=step + 1, of=stage.steps, seconds=time.monotonic() - began, **means)
-                sums = {}
+                sums, summed = {}, 0
             if (step + 1) % pace.evaluate_every == 0 or step + 1 == stage.steps:
                 log.write(stage=stage.name, step=step + 1, evaluation=True, **stage.evaluate())
             now = time.monotonic()
-            expired = pace.deadline is not None and now > pace.deadline
+            expired = pace.stop() or (pace.deadline is not None and now > pace.deadline)
             if step + 1 == stage.steps or expired or now - last_save > pace.save_every_s:
                 checkpoint.save(work, Position(stage.name, step + 1), saved)
                 last_save = now

@@ -24,6 +24,7 @@ _ONSETS = listed(
 _NUCLEI = listed("a e i o u a e i o u a e i o ai au ea ee ei eu ie oa oo ou ay")
 _CODAS = ["", "", "", "", *listed("b ck d f g l ll m n nd ng nk nt p r rd rk rm rn rt s ss st t tt x z")]
 _ENDINGS = listed("a er en in o um al on is el ing ung ia ers mann son ton ski berg ley")
+_LOWER_ACCENTED = "".join(character for character in ACCENTED if character.islower())
 _PLAIN = tuple(word for word in WORDS if len(word) > 2)
 _FORMS = listed("GmbH AG Ltd Inc LLC SARL SpA BV AB Oy KG Co Corp SA Group Sons")
 _SHORT_MONTHS = listed("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
@@ -68,7 +69,7 @@ def pseudo_word(rng: random.Random, most: int = 3) -> str:
         word += rng.choice(_ENDINGS)
     if rng.random() < 0.14:
         place = rng.randrange(len(word))
-        word = word[:place] + rng.choice(ACCENTED[:44]) + word[place + 1 :]
+        word = word[:place] + rng.choice(_LOWER_ACCENTED) + word[place + 1 :]
     return word
 
 

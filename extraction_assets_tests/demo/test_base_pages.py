@@ -1,0 +1,130 @@
+"""Generated training pages: deterministic, asking only for what stands on them, with glyphs where the pixels have them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+
+from extraction_assets.demo.base_recipe import words
+from extraction_assets.demo.base_recipe.canvas import Canvas, scanned
+from extraction_assets.demo.base_recipe.glyph_batches import glyph_batches
+from extraction_assets.demo.base_recipe.glyph_cells import IGNORE, SLOTS, cell_classes
+from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example
+from extraction_assets.demo.base_recipe.words import CHARACTERS
+
+
+def pages(seed: int, count: int = 12) -> list[Example]:
+    rng = random.Random(seed)
+    return [page_example(rng, 256, 320) if i % 2 else crop_example(rng, 224, 128) for i in range(count)]
+
+
+def shown(example: Example) -> str:
+    """All glyphs of the page without spaces, line by line as far as their height tells."""
+    order = np.lexsort((example.glyphs[:, 0], example.glyphs[:, 1].round(1)))
+    return "".join(CHARACTERS[int(code) - 1] for code in example.glyphs[order, 2])
+
+
+def test_the_same_seed_draws_the_same_pages() -> None:
+    for one, other in zip(pages(3), pages(3), strict=True):
+        assert (one.instruction, one.answer) == (other.instruction, other.answer)
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_the_instruction_names_the_keys_of_the_answer_in_their_order() -> None:
+    for example in pages(4, 40):
+        answer = json.loads(example.answer)
+        parts = re.findall(r"(\w+)(?:\[([^\]]*)\])?", example.instruction.removeprefix("Extract as JSON: "))
+        assert [name for name, _ in parts] == list(answer)
+        for name, columns in parts:
+            for row in answer[name] if columns else []:
+                assert ", ".join(row) == columns
+
+
+def test_answers_are_compact_json_of_strings_and_nulls() -> None:
+    for example in pages(5, 40):
+        answer = json.loads(example.answer)
+        assert json.dumps(answer, separators=(",", ":"), ensure_ascii=False) == example.answer
+        leaves = [leaf for value in answer.values() for leaf in (value if isinstance(value, list) else [value])]
+        cells = [cell for leaf in leaves for cell in (leaf.values() if isinstance(leaf, dict) else [leaf])]
+        assert all(cell is None or isinstance(cell, str) for cell in cells)
+
+
+def test_words_that_are_asked_for_stand_on_the_page() -> None:
+    checked = 0
+    for example in pages(6, 60):
+        text = shown(example)
+        for value in json.loads(example.answer).values():
+            if isinstance(value, str) and re.fullmatch(r"[A-Za-z]{4,}", value):  # one word: no line to put together
+                checked += 1
+                assert value in text
+    assert checked > 5
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_amounts_print_what_they_are(seed: int) -> None:
+    value = words.amount(random.Random(seed))
+    assert re.fullmatch(r"\d+\.\d\d", value.canonical)
+    assert re.sub(r"\D", "", value.printed) == value.canonical.replace(".", "")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_dates_print_what_they_are(seed: int) -> None:
+    value = words.date(random.Random(seed))
+    year, _, day = value.canonical.split("-")
+    numbers = re.findall(r"\d+", value.printed)
+    assert any(number.endswith(year[2:]) for number in numbers)
+    assert any(int(number) == int(day) for number in numbers)
+
+
+def test_glyphs_are_located_where_the_ink_is() -> None:
+    canvas = Canvas(96, 32)
+    canvas.text(20, 20, "H", "helv", 14)
+    picture = canvas.render()
+    x, y, code = picture.glyphs[0]
+    rows, columns = np.nonzero(picture.pixels[..., 0] < 128)
+    assert CHARACTERS[int(code) - 1] == "H"
+    assert columns.min() < x < columns.max()
+    assert rows.min() < y < rows.max()
+
+
+def test_turning_a_page_turns_its_glyphs() -> None:
+    canvas = Canvas(256, 256)
+    canvas.text(20, 40, "M", "hebo", 20)
+    picture = canvas.render()
+    moved = 0
+    for seed in range(30):
+        turned = scanned(picture, random.Random(seed))
+        if not np.array_equal(turned.glyphs, picture.glyphs):
+            moved += 1
+            x, y = turned.glyphs[0, :2].round().astype(int)
+            near, far = turned.pixels[y - 5 : y + 6, x - 6 : x + 7], turned.pixels[100:200, 100:200]
+            assert near.mean() < far.mean() - 40
+    assert moved
+
+
+def test_a_cell_holds_the_class_of_its_glyph_in_the_models_patch_order() -> None:
+    glyphs = np.array([[34.0, 4.0, 7]], dtype=np.float32)  # third patch column, first row: first patch of the second 2 x 2 block
+    cells = cell_classes(glyphs, 64, 32)
+    assert cells.shape == (8, SLOTS)
+    assert np.argwhere(cells > 0).tolist() == [[4, 0]]
+    assert cells[4, 0] == 7
+
+
+def test_glyphs_that_share_a_cell_or_touch_a_border_are_not_scored() -> None:
+    shared = cell_classes(np.array([[33.5, 4, 7], [34.5, 4, 8]], dtype=np.float32), 64, 32)
+    assert (shared > 0).sum() == 0
+    assert (shared == IGNORE).sum() == 1
+    border = cell_classes(np.array([[36.2, 4, 7]], dtype=np.float32), 64, 32)
+    assert border[4].tolist()[:2] == [IGNORE, 7]
+
+
+def test_batches_of_one_group_differ_and_come_again_by_number() -> None:
+    first, second = glyph_batches(1, 0, 2, patches=96)
+    again = glyph_batches(1, 0, 2, patches=96)[1]
+    assert not np.array_equal(first.pixels, second.pixels)
+    assert np.array_equal(second.pixels, again.pixels)
+    assert np.array_equal(second.classes, again.classes)
