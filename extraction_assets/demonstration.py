@@ -29,7 +29,7 @@ def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) ->
         say(f"extraction: {line}")
         return 2
     say("3/3 the result")
-    print(_result(home))
+    _print_result(home)
     return None
 
 
@@ -68,12 +68,11 @@ def _generate(home: Home, seed: int, say: Callable[[str], None]) -> None:
         ingest_command(home, type_folder, type_folder.name, None, say)
 
 
-def _result(home: Home) -> str:
+def _print_result(home: Home) -> None:
+    from extraction_assets.evaluation.headline_table import print_headlines
+
     report = latest(home, "eval_report")
-    lines = [
-        report["table"],
-        "",
-        f"report: {home.reports / 'latest' / 'index.html'}",
-        f"UI:     .venv/bin/extraction --home {home.root} ui",
-    ]
-    return "\n".join(lines)
+    print_headlines(report["headlines"], "Test split: base model and adapter on pages that neither has seen")
+    print(f"gate:   {'promoted' if report['decision']['promote'] else 'not promoted'}: {report['decision']['reason']}")
+    print(f"report: {home.reports / 'latest' / 'report.html'}")
+    print(f"UI:     .venv/bin/extraction --home {home.root} ui")

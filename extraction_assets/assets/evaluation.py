@@ -13,6 +13,7 @@ from extraction_assets.assets.report_source import point_to, score_split
 from extraction_assets.assets.tables import svg_image
 from extraction_assets.assets.training import TRAINING_POOL
 from extraction_assets.evaluation.gate import decide
+from extraction_assets.evaluation.headline_table import headline_rows
 from extraction_assets.evaluation.report import build_report
 from extraction_assets.evaluation.report_data import HistoryPoint
 from extraction_assets.settings import AutomationSettings, DecodingSettings, EvaluationSettings
@@ -88,6 +89,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
             "answers": answered["answers"],
             "split": answered["splits"]["test"],
             "report": {key: part for key, part in report.data.items() if key != "history"},
+            "headlines": headline_rows(scored, settings),
             "decision": decision.as_json(),
         }
         folder = run.home.reports / digest_of(value)[:16]

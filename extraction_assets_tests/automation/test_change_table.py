@@ -82,9 +82,7 @@ class Nights:
 
     def _outside(self) -> Ran:
         sensor = self.definitions.resolve_sensor_def("outside")
-        context = dg.build_sensor_context(
-            instance=self.instance, repository_def=self.definitions.get_repository_def(), definitions=self.definitions
-        )
+        context = dg.build_sensor_context(instance=self.instance, definitions=self.definitions)
         result = sensor(context)
         assert isinstance(result, dg.SensorResult)
         for request in result.dynamic_partitions_requests or ():
