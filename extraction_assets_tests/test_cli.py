@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,19 +153,25 @@ def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("free_kilobytes", [40, 400, 900])
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, free_kilobytes: int) -> None:
+    """Full at once, while Dagster makes its databases, and while pages are written."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")
-    command = [sys.executable, "-m", "extraction_assets.cli", "--home", str(disk / "home")]
+    command = [sys.executable, "-m", "extraction_assets.cli", "--home", str(disk / "home"), "update", "--to", "hard_negatives"]
     try:
         make_home(disk / "home", {"invoice/acme": 4}, base=False)
-        full = subprocess.run([*command, "update", "--to", "hard_negatives"], capture_output=True, text=True)
+        filler = disk / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(disk).free - free_kilobytes * 1024))
+        full = subprocess.run(command, capture_output=True, text=True)
         assert full.returncode == 2, full.stderr
         assert "Traceback" not in full.stderr
-        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        after = subprocess.run([*command, "update", "--to", "hard_negatives"], capture_output=True, text=True)
+        last = full.stderr.strip().splitlines()[-1]
+        assert "No space left" in last or "full" in last, full.stderr
+        filler.unlink()
+        after = subprocess.run(command, capture_output=True, text=True)
         assert after.returncode == 0, after.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=False)
