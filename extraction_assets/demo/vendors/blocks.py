@@ -1,4 +1,4 @@
-"""The parts of a page above and below its table: head, title, parties, document data, totals, foot.
+"""What stands above a page's table (head, title) and what all blocks share: measures, label-value pairs, amounts.
 
 A block knows its height before it is drawn; the composer stacks blocks, so nothing overlaps. Widths are checked while drawing.
 """

@@ -19,7 +19,7 @@ from extraction_assets.demo.vendors.blocks import (
     title_block,
 )
 from extraction_assets.demo.vendors.data_blocks import data_block, data_items
-from extraction_assets.demo.vendors.facts import CENT, Facts, Row, quantity_limit
+from extraction_assets.demo.vendors.facts import CENT, PRICE_DRIFT, Facts, Row, quantity_limit
 from extraction_assets.demo.vendors.sheet import BLACK, Align, DoesNotFit, Sheet
 from extraction_assets.demo.vendors.table import Table, longest_amount, measure_table, totals_block, totals_items
 from extraction_assets.demo.vendors.vendor import PageSize, Vendor
@@ -162,24 +162,27 @@ def fullest_facts(vendor: Vendor, layout: int, rows: int, buyer: int = 0) -> Fac
     frame = Frame(vendor, vendor.layouts[layout], 0, 100)
     goods = sorted(vendor.goods, key=lambda good: -good.price * quantity_limit(good.price))
     lines = tuple(
-        Row(good, Decimal(quantity_limit(good.price)), good.price * quantity_limit(good.price))
+        Row(good, Decimal(quantity_limit(good.price)), (good.price * PRICE_DRIFT).quantize(CENT))
         for good in (goods[index % len(goods)] for index in range(rows))
     )
     total = longest_amount(frame, rows).quantize(CENT)
+    eights = Decimal("".join("8" if char.isdigit() else char for char in f"{total:f}"))
+    days = [date(2028, month, 28) for month in range(1, 13)]
+    longest_day = max(days, key=lambda day: frame.bold.width(vendor.formats.print_date(day), 10))
     return Facts(
         type=vendor.type,
         layout=layout,
         issuer=vendor.party,
         number=vendor.number_pattern.format(y=2028, yy="28", n=88888),
-        day=date(2028, 9, 28),
-        due=None if vendor.type == "receipt" else date(2028, 9, 28),
-        contact=max(vendor.contacts, key=len) if vendor.type == "purchase_order" else None,
+        day=longest_day,
+        due=None if vendor.type == "receipt" else longest_day,
+        contact=max(vendor.contacts, key=lambda name: frame.bold.width(name, 10)) if vendor.type == "purchase_order" else None,
         buyer=vendor.buyers[buyer],
         customer_no="88888",
         rows=lines,
-        net=total,
-        tax=total,
-        gross=total,
+        net=eights,
+        tax=eights,
+        gross=eights,
         currency=vendor.formats.currency,
         paid_by="MMMMMMMM",
     )

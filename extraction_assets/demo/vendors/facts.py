@@ -66,8 +66,13 @@ class Row:
 
     good: Good
     quantity: Decimal
-    amount: Decimal
-    """quantity x price, exact"""
+    price: Decimal
+    """this document's: prices move a little over time"""
+
+    @property
+    def amount(self) -> Decimal:
+        """quantity x price; exact to the cent, because half quantities go with prices in whole ten cents."""
+        return self.quantity * self.price
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ class Facts:
     gross: Decimal
     currency: str
     paid_by: str
+
+
+PRICE_DRIFT = Decimal("1.08")
+"""How far above its catalogue price a good may be sold"""
 
 
 def quantity_limit(price: Decimal) -> int:
@@ -171,6 +180,10 @@ def _draw_goods(chance: random.Random, vendor: Vendor, count: int) -> list[Good]
 
 
 def _draw_row(chance: random.Random, vendor: Vendor, good: Good) -> Row:
+    price = good.price * Decimal(chance.choice((92, 95, 97, 100, 100, 103, 105, 108))) / 100
+    price = max((price / vendor.price_step).to_integral_value(ROUND_HALF_UP), Decimal(1)) * vendor.price_step
     limit = quantity_limit(good.price)
-    quantity = chance.choice((1, 1, 1, 2, 2, 3)) if vendor.type == "receipt" else chance.randint(1, limit)
-    return Row(good, Decimal(quantity), good.price * quantity)
+    quantity = Decimal(chance.choice((1, 1, 1, 2, 2, 3)) if vendor.type == "receipt" else chance.randint(1, limit))
+    if vendor.halves and chance.random() < 0.4:
+        quantity -= Decimal("0.5")
+    return Row(good, quantity, price)

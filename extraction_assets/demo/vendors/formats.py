@@ -50,7 +50,7 @@ NUMBER_FORMATS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """By language: (thousands separator, decimal separator); 1'234.50 is the Swiss one"""
 
-SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "CHF": "CHF", "CAD": "CAD", "SEK": "SEK"}
+SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "CHF": "CHF"}
 
 CurrencyStyle = Literal["symbol_before", "symbol_after", "code_before", "code_after", "in_head"]
 

@@ -13,8 +13,9 @@ from typing import Any, get_args
 from extraction_assets.demo.vendors.chance import chance_for
 from extraction_assets.demo.vendors.compose import A4, SMALL_WIDTHS, Template, make_templates
 from extraction_assets.demo.vendors.facts import Facts, draw_facts, label_of
-from extraction_assets.demo.vendors.pdf import Attachment, write_pdf
-from extraction_assets.demo.vendors.sheet import DoesNotFit, PrintedValue
+from extraction_assets.demo.vendors.factur_x import factur_x_of
+from extraction_assets.demo.vendors.pdf import write_pdf
+from extraction_assets.demo.vendors.sheet import DoesNotFit, PrintedValue, Sheet
 from extraction_assets.demo.vendors.vendor import TYPES, DocumentType, PageSize, Vendor, draw_vendor
 from extraction_assets.demo.vendors.words import LANGUAGES
 from extraction_assets.errors import InputError
@@ -72,16 +73,18 @@ def generate(
     types: Sequence[DocumentType] = TYPES,
     progress: Callable[[int, int], None] | None = None,
     page: PageSize = "small",
-    languages: Sequence[str] = LANGUAGES,
+    languages: Sequence[str] | None = None,
 ) -> GeneratedSet:
     """Write folder/<type>/<vendor>/<stem>.pdf and .json for `vendors` vendors in all, the types taking turns.
 
     hybrid_xml: share (0 to 1) of the invoices that also carry their data as Factur-X XML.
-    page: "small" (256 to 320 x 320 to 448 pt) or "a4". languages: of which vendors draw theirs.
+    page: "small" (256 to 320 x 320 to 448 pt) or "a4".
+    languages: which the vendors speak, in turns; by default three of LANGUAGES, drawn from the seed.
     Vendor k and its document n depend on the seed, k and n alone: asking for more of either changes none.
     Raises InputError on impossible arguments and where the folder cannot be written.
     """
-    _check(vendors, documents_per_vendor, hybrid_xml, types, page, languages)
+    spoken = draw_languages(seed) if languages is None else tuple(languages)
+    _check(vendors, documents_per_vendor, hybrid_xml, types, page, spoken)
     files: list[Path] = []
     pages = hybrid = 0
     made: list[tuple[DocumentType, str]] = []
@@ -89,7 +92,7 @@ def generate(
         for number in range(1, vendors + 1):
             kind = types[(number - 1) % len(types)]
             for index in range(1, documents_per_vendor + 1):
-                document = make_document(seed, number, index, kind, page, tuple(languages), hybrid_xml)
+                document = make_document(seed, number, index, kind, page, spoken, hybrid_xml)
                 target = folder / document.folder
                 target.mkdir(parents=True, exist_ok=True)
                 path = target / f"{document.stem}.pdf"
@@ -112,17 +115,14 @@ def make_document(
     number: int,
     kind: DocumentType,
     page: PageSize = "small",
-    languages: tuple[str, ...] = LANGUAGES,
+    languages: tuple[str, ...] | None = None,
     hybrid_xml: float = 0.0,
 ) -> GeneratedDocument:
     """Document `number` (from 1) of vendor `vendor_number` (from 1), in memory."""
-    vendor, templates = make_vendor(seed, vendor_number, kind, page, languages)
-    chance = chance_for(seed, "document", vendor_number, kind, page, number)
-    layout = chance.randint(0, 1)
-    facts = draw_facts(chance, vendor, number, layout, _draw_row_count(chance, templates[layout]))
-    sheets = templates[layout].draw(facts)
+    vendor, templates = make_vendor(seed, vendor_number, kind, page, languages or draw_languages(seed))
+    facts, sheets, chance = _draw_document(seed, vendor, templates, number)
     hybrid = kind == "invoice" and chance.random() < hybrid_xml
-    attachment: Attachment | None = None
+    attachment = factur_x_of(facts, vendor) if hybrid else None
     pdf = write_pdf(sheets, f"{facts.number or facts.day}", vendor.party.name, facts.day, attachment)
     return GeneratedDocument(
         type=kind,
@@ -137,12 +137,35 @@ def make_document(
     )
 
 
+def _draw_document(
+    seed: int, vendor: Vendor, templates: tuple[Template, Template], number: int
+) -> tuple[Facts, list[Sheet], random.Random]:
+    """Facts and pages of one document, and its chance for what is still to be drawn.
+
+    Templates are measured with the longest values, digit for digit; should one still be too long, the document is drawn again.
+    """
+    for attempt in range(_ATTEMPTS):
+        chance = chance_for(seed, "document", vendor.number, vendor.type, templates[0].page, number, attempt)
+        layout = chance.randint(0, 1)
+        facts = draw_facts(chance, vendor, number, layout, _draw_row_count(chance, templates[layout]))
+        try:
+            return facts, templates[layout].draw(facts), chance
+        except DoesNotFit:
+            continue
+    raise AssertionError(f"document {number} of vendor {vendor.number} of seed {seed}: nothing fits after {_ATTEMPTS} draws")
+
+
+def draw_languages(seed: int) -> tuple[str, ...]:
+    """The three languages of a seed's vendors."""
+    return tuple(chance_for(seed, "languages").sample(LANGUAGES, 3))
+
+
 @lru_cache(maxsize=512)
 def make_vendor(
-    seed: int, number: int, kind: DocumentType, page: PageSize = "small", languages: tuple[str, ...] = LANGUAGES
+    seed: int, number: int, kind: DocumentType, page: PageSize, languages: tuple[str, ...]
 ) -> tuple[Vendor, tuple[Template, Template]]:
     """Vendor `number` of a seed with its two templates: the first draw in which every value fits its place."""
-    language = _language_of(seed, number, kind, languages)
+    language = languages[(number - 1) // len(TYPES) % len(languages)]
     for attempt in range(_ATTEMPTS):
         chance = chance_for(seed, "vendor", number, kind, page, language, attempt)
         vendor = draw_vendor(chance, seed, number, kind, language, page, attempt)
@@ -155,19 +178,13 @@ def make_vendor(
     raise AssertionError(f"vendor {number} of seed {seed}: nothing fits after {_ATTEMPTS} draws")
 
 
-def _language_of(seed: int, number: int, kind: str, languages: tuple[str, ...]) -> str:
-    """Languages take turns in an order of the seed's own, so that few vendors already speak several."""
-    order = list(languages)
-    chance_for(seed, "languages", kind).shuffle(order)
-    return order[(number - 1) // len(TYPES) % len(order)]
-
-
 def _draw_row_count(chance: random.Random, template: Template) -> int:
-    """Mostly a page's worth or less; now and then more than one page holds."""
+    """Mostly a page's worth or less, few rather than many; now and then more than one page holds."""
     most = template.most_rows
     if template.frame.vendor.type != "receipt" and chance.random() < _SEVERAL_PAGES:
         return chance.randint(most + 1, 2 * most - 1)
-    return chance.randint(1 if template.page == "small" else 3, most)
+    least = 1 if template.page == "small" else 3
+    return min(chance.randint(least, most), chance.randint(least, most))
 
 
 def _check(vendors: int, documents: int, hybrid_xml: float, types: Sequence[str], page: str, languages: Sequence[str]) -> None:

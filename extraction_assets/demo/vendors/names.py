@@ -60,11 +60,17 @@ _STREETS = {
 }
 _CITIES = {
     "en": _words("Bristol Leeds York Dover Exeter Derby Norwich Preston"),
-    "de": _words("Köln Ulm Jena Bonn Mainz Kassel Lübeck Fürth Zürich Graz"),
-    "fr": _words("Lyon Nîmes Angers Orléans Brest Genève Liège Béziers"),
+    "de": _words("Köln Ulm Jena Bonn Mainz Kassel Lübeck Fürth"),
+    "fr": _words("Lyon Nîmes Angers Orléans Brest Béziers"),
     "es": _words("Málaga León Cádiz Bilbao Girona Lugo Almería Murcia"),
     "it": _words("Torino Parma Lecce Lucca Forlì Bari Trento Pavia"),
     "nl": _words("Utrecht Breda Delft Gouda Gent Zwolle Leiden Arnhem"),
+}
+_AMERICAN_CITIES = ("Salem, OR", "Dover, DE", "Mesa, AZ", "Akron, OH", "Waco, TX", "Ogden, UT", "Fargo, ND", "Tampa, FL")
+_SWISS_CITIES = {
+    "de": ("Zürich", "Bern", "Basel", "Chur"),
+    "fr": ("Genève", "Sion", "Vevey", "Nyon"),
+    "it": ("Lugano", "Chiasso", "Locarno"),
 }
 _FIRST_NAMES = {
     "en": _words("Alice Ben Clara David Emma Frank Grace Henry"),
@@ -166,14 +172,20 @@ def invent_shop(chance: random.Random, language: str) -> str:
     return f"{surname} {trade}" if language == "en" else f"{trade} {surname}"
 
 
-def invent_party(chance: random.Random, language: str, name: str) -> Party:
+def invent_party(chance: random.Random, language: str, name: str, currency: str) -> Party:
+    """A company with an address in a country that has this language and currency."""
     street = chance.choice(_STREETS[language]).format(name=invent_surname(chance, language), n=chance.randint(1, 180))
+    if currency == "USD":
+        return Party(name, street, f"{chance.choice(_AMERICAN_CITIES)} {chance.randint(10000, 98999)}")
+    if currency == "CHF":
+        return Party(name, street, f"{chance.randint(1000, 9399)} {chance.choice(_SWISS_CITIES[language])}")
     town = chance.choice(_CITIES[language])
-    code = {
-        "en": f"{town[:2].upper()}{chance.randint(1, 19)} {chance.randint(1, 9)}{chance.choice('ABDEFGHJ')}{chance.choice('LNPQRSTU')}",
-        "nl": f"{chance.randint(1000, 9999)} {chance.choice('ABCDEFGH')}{chance.choice('KLMNPRST')}",
-    }.get(language, f"{chance.randint(10000, 97999)}")
-    return Party(name, street, f"{town} {code}" if language == "en" else f"{code} {town}")
+    if language == "en":
+        code = f"{town[:2].upper()}{chance.randint(1, 19)} {chance.randint(1, 9)}{chance.choice('ABDEFGHJ')}{chance.choice('LNPQRSTU')}"
+        return Party(name, street, f"{town} {code}")
+    if language == "nl":
+        return Party(name, street, f"{chance.randint(1000, 9999)} {chance.choice('ABCDEFGH')}{chance.choice('KLMNPRST')} {town}")
+    return Party(name, street, f"{chance.randint(10000, 97999)} {town}")
 
 
 def invent_goods(chance: random.Random, language: str, count: int, shop: bool) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from extraction_assets.demo.vendors.blocks import GREY, RULE, WHITE, Block, Frame, Item, note_currency, print_money
-from extraction_assets.demo.vendors.facts import KEYS, Facts, Row, quantity_limit
+from extraction_assets.demo.vendors.facts import KEYS, PRICE_DRIFT, Facts, Row, quantity_limit
 from extraction_assets.demo.vendors.sheet import ASCENT, BLACK, DESCENT, Align, DoesNotFit, Sheet
 from extraction_assets.demo.vendors.vendor import Column
 
-GUTTER = 7.0
+GUTTER = 9.0
 """pt between two columns"""
 _NUMERIC = ("qty", "price", "amount")
 
@@ -90,7 +90,7 @@ class Table:
         key = KEYS[frame.vendor.type].get(column)
         pointer = f"/rows/{index}/{key}" if key else None
         if column in ("price", "amount"):
-            money = frame.vendor.formats.print_money(row.good.price if column == "price" else row.amount, row=True)
+            money = frame.vendor.formats.print_money(row.price if column == "price" else row.amount, row=True)
             print_money(sheet, frame, x, baseline, Item("", money, pointer), frame.regular, frame.size, within)
             return
         text = {"pos": str(index + 1), "sku": row.good.sku, "item": row.good.name, "qty": frame.vendor.formats.print_number(row.quantity)}[
@@ -116,19 +116,22 @@ def measure_table(frame: Frame) -> Table:
     """
     vendor, headed = frame.vendor, frame.vendor.type != "receipt" or frame.layout.table in ("ruled", "dark_head")
     empty = Table(frame, {}, headed)
-    prices = [good.price for good in vendor.goods]
+    prices = [good.price * PRICE_DRIFT for good in vendor.goods]
     widest: dict[Column, list[str]] = {
         "pos": ["24"],
         "sku": [good.sku for good in vendor.goods],
         "item": [good.name for good in vendor.goods],
-        "qty": ["40"],
+        "qty": [vendor.formats.print_number(Decimal("39.5"))] if vendor.halves else ["40"],
         "price": [vendor.formats.print_money(price, row=True) for price in prices],
-        "amount": [vendor.formats.print_money(price * quantity_limit(price), row=True) for price in prices],
+        "amount": [
+            vendor.formats.print_money(price * quantity_limit(good.price), row=True)
+            for good, price in zip(vendor.goods, prices, strict=True)
+        ],
     }
     needed: dict[Column, float] = {}
     for column in frame.layout.columns:
         head = frame.bold.width(empty.head_word(column), frame.size) if headed else 0.0
-        needed[column] = max([head, *(frame.regular.width(text, frame.size) for text in widest[column])])
+        needed[column] = max([head, *(frame.regular.width(frame.regular.widest(text), frame.size) for text in widest[column])])
     pad = 3.0 if frame.layout.table in ("grid", "dark_head", "zebra") else 0.0
     room = frame.width - 2 * pad - GUTTER * (len(needed) - 1)
     spare = room - sum(needed.values())
@@ -188,6 +191,8 @@ def totals_block(frame: Frame, items: Sequence[Item]) -> Block:
             elif item.strong and kind in ("right", "wide") and len(items) > 1:
                 sheet.line(start, y, frame.right, y, BLACK, 0.8)
             used = sheet.text(start + pad, baseline, item.label, face_of[item.strong], size, BLACK if item.strong else GREY)
+            if item.strong and frame.vendor.formats.currency_style == "in_head":
+                note_currency(sheet, frame, (start + pad, y, start + pad + used, y + height))
             print_money(sheet, frame, frame.right - pad, baseline, item, face_of[item.strong], size, frame.right - start - 2 * pad - used)
             if kind == "wide" and not item.strong:
                 end = frame.right - face_of[item.strong].width(item.text, size) - 5
@@ -200,4 +205,4 @@ def totals_block(frame: Frame, items: Sequence[Item]) -> Block:
 def longest_amount(frame: Frame, rows: int) -> Decimal:
     """An upper bound of a document's grand total with so many rows."""
     dearest = max(good.price * quantity_limit(good.price) for good in frame.vendor.goods)
-    return dearest * rows * (1 + frame.vendor.tax_rate / 100)
+    return dearest * PRICE_DRIFT * rows * (1 + frame.vendor.tax_rate / 100)

@@ -64,6 +64,11 @@ class Face:
         advances = self._advances
         return sum(advances[char] for char in text) * size
 
+    def widest(self, text: str) -> str:
+        """The same text with every digit replaced by this face's widest: in some faces a 1 is narrower than an 8."""
+        digit = max("0123456789", key=lambda char: self._advances[char])
+        return "".join(digit if char.isdigit() else char for char in text)
+
     def spell(self, text: str) -> str:
         """The text as a hexadecimal PDF string in this face's encoding."""
         if self.key in _BASE14:

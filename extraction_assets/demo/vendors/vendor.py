@@ -37,7 +37,7 @@ PALETTE: tuple[Colour, ...] = (
 """Accents dark enough to be read on white, and to carry white"""
 
 _CURRENCIES = {
-    "en": ("USD", "GBP", "EUR", "CAD"),
+    "en": ("USD", "GBP", "EUR"),
     "de": ("EUR", "EUR", "CHF"),
     "fr": ("EUR", "EUR", "CHF"),
     "es": ("EUR",),
@@ -47,7 +47,6 @@ _CURRENCIES = {
 _TAX_RATES: dict[str, tuple[str, ...]] = {
     "USD": ("6", "7.5", "8.25"),
     "GBP": ("20", "5"),
-    "CAD": ("5", "13"),
     "CHF": ("8.1", "2.6"),
     "de": ("19", "7"),
     "fr": ("20", "10", "5.5"),
@@ -126,6 +125,10 @@ class Vendor:
     tax_rate: Decimal
     tax_included: bool
     """receipts: prices hold the tax already"""
+    price_step: Decimal
+    """prices are multiples of it"""
+    halves: bool
+    """sells half pieces too (hours, metres)"""
     goods: tuple[Good, ...]
     buyers: tuple[Party, ...]
     contacts: tuple[str, ...]
@@ -151,10 +154,14 @@ def draw_vendor(
     currency = chance.choice(_CURRENCIES[language])
     family = _draw_family(chance, shop, attempt)
     name = names.invent_shop(chance, language) if shop else names.invent_company(chance, language)
-    party = names.invent_party(chance, language, name)
+    party = names.invent_party(chance, language, name, currency)
     words = {key: chance.choice(synonyms) for key, synonyms in WORDS[language].items()}
+    if currency == "USD":
+        words["tax"] = words["sales_tax"]
     formats = _draw_formats(chance, language, currency)
     host = party.name.split()[-1 if shop and language != "en" else 0].lower()
+    halves = kind == "invoice" and chance.random() < 0.3
+    step = Decimal("0.10") if halves else Decimal(chance.choice(("0.01", "0.01", "0.05")))
     size = chance.choice((9.0, 9.0, 9.5, 10.0)) if page == "small" else chance.choice((9.0, 10.0, 11.0))
     return Vendor(
         seed=seed,
@@ -173,14 +180,16 @@ def draw_vendor(
         upper=chance.random() < 0.3,
         logo=chance.choice(LOGO_KINDS),
         tax_rate=Decimal(chance.choice(_TAX_RATES.get(currency) or _TAX_RATES[language])),
-        tax_included=currency not in ("USD", "CAD"),
-        goods=_draw_goods(chance, language, shop, currency),
-        buyers=tuple(names.invent_party(chance, language, names.invent_company(chance, language)) for _ in range(14)),
+        tax_included=currency != "USD",
+        price_step=step,
+        halves=halves,
+        goods=_draw_goods(chance, language, shop, step),
+        buyers=tuple(names.invent_party(chance, language, names.invent_company(chance, language), currency) for _ in range(14)),
         contacts=tuple(names.invent_person(chance, language) for _ in range(8)),
         number_pattern=_draw_number_pattern(chance, kind),
         first_number=chance.randint(11, 8000),
         contact_line=chance.choice((f"www.{_ascii(host)}.example", f"info@{_ascii(host)}.example", f"Tel. {_phone(chance)}")),
-        tax_line=_tax_line(chance, language),
+        tax_line=_tax_line(chance, language, currency),
         thanks=names.invent_thanks(chance, language),
         layouts=_draw_layouts(chance, kind, page, attempt),
     )
@@ -210,16 +219,16 @@ def _draw_formats(chance: random.Random, language: str, currency: str) -> Format
     )
 
 
-def _draw_goods(chance: random.Random, language: str, shop: bool, currency: str) -> tuple[Good, ...]:
+def _draw_goods(chance: random.Random, language: str, shop: bool, step: Decimal) -> tuple[Good, ...]:
     """A catalogue of up to 14 goods. Article numbers follow one pattern a vendor."""
     head = chance.choice(("", chance.choice("ABCHKMPT"), chance.choice(("AR-", "KX-", "P", "M."))))
     digits = chance.choice((4, 5))
     goods = []
     for name in names.invent_goods(chance, language, 14, shop):
         low, high = (90, 1900) if shop else (120, 48000)
-        cents = round(low * (high / low) ** chance.random())
-        price = Decimal(cents - cents % chance.choice((1, 5, 10))) / 100
-        goods.append(Good(f"{head}{chance.randint(10 ** (digits - 1), 10**digits - 1)}", name, max(price, Decimal("0.50"))))
+        price = (Decimal(round(low * (high / low) ** chance.random())) / 100).quantize(step)
+        price -= price % step
+        goods.append(Good(f"{head}{chance.randint(10 ** (digits - 1), 10**digits - 1)}", name, price))
     return tuple(goods)
 
 
@@ -269,10 +278,12 @@ def _draw_columns(chance: random.Random, kind: DocumentType, page: PageSize, att
     return chance.choice(options)
 
 
-def _tax_line(chance: random.Random, language: str) -> str:
+def _tax_line(chance: random.Random, language: str, currency: str) -> str:
     digits = "".join(str(chance.randint(0, 9)) for _ in range(9))
+    if currency in ("USD", "CHF"):
+        return f"EIN {digits[:2]}-{digits[2:]}" if currency == "USD" else f"CHE-{digits[:3]}.{digits[3:6]}.{digits[6:]}"
     word, prefix = {
-        "en": ("VAT reg.", "GB"),
+        "en": ("VAT reg.", "GB" if currency == "GBP" else "IE"),
         "de": ("USt-IdNr.", "DE"),
         "fr": ("N° TVA", "FR"),
         "es": ("NIF", "B"),
