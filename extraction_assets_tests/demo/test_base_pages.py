@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from extraction_assets.demo.base_recipe import words
+from extraction_assets.demo.base_recipe.asks import CONCEPTS, draw_field
 from extraction_assets.demo.base_recipe.canvas import Canvas, scanned
 from extraction_assets.demo.base_recipe.glyph_batches import glyph_batches
 from extraction_assets.demo.base_recipe.glyph_cells import IGNORE, SLOTS, cell_classes
@@ -128,3 +129,12 @@ def test_batches_of_one_group_differ_and_come_again_by_number() -> None:
     assert not np.array_equal(first.pixels, second.pixels)
     assert np.array_equal(second.pixels, again.pixels)
     assert np.array_equal(second.classes, again.classes)
+
+
+def test_no_label_is_one_of_the_demos() -> None:
+    vendors = pytest.importorskip("extraction_assets.demo.vendors", reason="the demo's vendors are not here")
+    labels = {vendors.fold_label(label) for concepts in CONCEPTS.values() for _, labels in concepts for label in labels}
+    assert not labels & vendors.DEMO_WORDS
+    rng = random.Random(0)
+    drawn = {vendors.fold_label(draw_field(rng, set()).label) for _ in range(3000)}
+    assert not drawn & vendors.DEMO_WORDS

@@ -64,10 +64,10 @@ CONCEPTS: dict[Kind, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
     "count": ((("item_count", "page_count", "piece_count", "box_quantity"), ("Pieces", "Blätter", "Boxes", "Pièces", "Kolli", "Stk")),),
     "currency": ((("currency", "currency_code"), ("Money", "Geld", "Unit of money", "Devise", "Moneda", "Valuta")),),
     "text": (
-        (("contact_name", "handled_by", "clerk"), ("Speaks for us", "Bearbeitet", "Suivi par", "Attn", "Referent", "Yhteys")),
+        (("contact_name", "handled_by", "clerk"), ("Speaks for us", "Bearbeitet", "Traité par", "Attn", "Referent", "Yhteys")),
         (("place", "location", "site_name", "city"), ("At", "Ort", "Lieu", "Luogo", "Sted", "Plats")),
         (("remark", "note", "subject"), ("Re", "Zu", "Objet", "Asunto", "Viesti", "Hinweis")),
-        (("customer_name", "recipient", "buyer"), ("For", "Für", "Pour", "Per", "Till", "An")),
+        (("customer_name", "recipient", "buyer"), ("For", "Für", "Pour", "Per", "Till", "Zuhanden")),
     ),
 }
 _SUFFIX: dict[Kind, tuple[str, ...]] = {

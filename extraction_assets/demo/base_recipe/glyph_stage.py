@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from extraction_assets.demo.base_recipe.glyph_batches import GlyphBatch, glyph_batches
+from extraction_assets.demo.base_recipe.glyph_batches import PATCHES, GlyphBatch, glyph_batches
 from extraction_assets.demo.base_recipe.trainer import Rates
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
 
@@ -57,12 +58,13 @@ class GlyphStage:
     name = "glyphs"
     uses = 4
 
-    def __init__(self, model: Any, heads: GlyphHeads, steps: int, rates: Rates, device: torch.device) -> None:
-        self.steps, self.rates = steps, rates
+    def __init__(self, model: Any, heads: GlyphHeads, steps: int, rates: Rates, device: torch.device, scale: int = 1) -> None:
+        """scale: times as many pages in a batch as suit two CPU cores"""
+        self.steps, self.rates, self._scale = steps, rates, scale
         self._visual, self._heads, self._device = model.model.visual, heads, device
 
     def make(self) -> Callable[[int, int, int], list[GlyphBatch]]:
-        return glyph_batches
+        return functools.partial(glyph_batches, patches=PATCHES * self._scale)
 
     def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """All of the tower but the deepstack mergers, which nothing here teaches."""

@@ -86,7 +86,7 @@ def score_reading(model: Any, heads: GlyphHeads, batch: ReadingBatch, device: to
     inside = torch.from_numpy(batch.value_tokens[:, 1:]).to(device)[labels != NOT_SCORED]
     glyph = classes > 0
     facts = {
-        "answer_loss": float(answer),
+        "answer_loss": float(answer.detach()),
         "tokens": float(right.float().mean()),
         "value_tokens": float(right[inside].float().mean()) if inside.any() else 1.0,
         "from_patch": float((from_patch.argmax(-1) == classes)[glyph].float().mean()),

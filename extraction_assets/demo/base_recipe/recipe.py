@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from extraction_assets.errors import InputError
 class StepCounts:
     """Steps of each stage."""
 
-    glyphs: int = 2800
+    glyphs: int = 2450
     words: int = 1200
     crops: int = 2000
     pages: int = 6000
@@ -59,13 +59,17 @@ def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, G
     return model.to(device), heads.to(device)
 
 
-def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, device: torch.device) -> list[Stage]:
+def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, device: torch.device, scale: int = 1) -> list[Stage]:
     """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
+
+    def scaled(sizes: tuple[PageSize, ...]) -> tuple[PageSize, ...]:
+        return tuple(replace(size, images=size.images * scale) for size in sizes)
+
     return [
-        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.2), device),
-        ReadingStage("words", model, heads, tokenizer, WORDS, counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05), device),
-        ReadingStage("crops", model, heads, tokenizer, CROPS, counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
-        ReadingStage("pages", model, heads, tokenizer, PAGES, counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
+        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.12), device, scale),
+        ReadingStage("words", model, heads, tokenizer, scaled(WORDS), counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05), device),
+        ReadingStage("crops", model, heads, tokenizer, scaled(CROPS), counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
+        ReadingStage("pages", model, heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
     ]
 
 
@@ -78,14 +82,19 @@ def restore(work: Path, seed: int, preset: Preset, device: torch.device) -> tupl
     return model, heads, position
 
 
-def train(work: Path, seed: int, preset: Preset, counts: StepCounts, pace: Pace, device: torch.device) -> tuple[Any, GlyphHeads, bool]:
-    """Walk the curriculum from where `work` stands; returns model, heads and whether the end was reached."""
+def train(
+    work: Path, seed: int, preset: Preset, counts: StepCounts, pace: Pace, device: torch.device, scale: int = 1
+) -> tuple[Any, GlyphHeads, bool]:
+    """Walk the curriculum from where `work` stands; returns model, heads and whether the end was reached.
+
+    scale: times as many pages in a batch as suit two CPU cores (a GPU wants 8 or more, and workers to match).
+    """
     work.mkdir(parents=True, exist_ok=True)
     write_tokenizer(work, preset)
     model, heads = start_model(seed, preset, device)
     parts = {"model": model, "heads": heads}
     position = checkpoint.load(work, parts) or Position("", 0)
-    plan = stages(model, heads, work / "tokenizer.json", counts, device)
+    plan = stages(model, heads, work / "tokenizer.json", counts, device, scale)
     names = [stage.name for stage in plan]
     first = names.index(position.stage) if position.stage in names else 0
     for number, stage in enumerate(plan[first:], first):
