@@ -29,7 +29,9 @@ SMALL_STEP = 32.0
 SMALL_WIDTHS = (256.0, 288.0, 320.0)
 SMALL_HEIGHTS = (320.0, 448.0)
 A4 = (595.0, 842.0)
-ROWS_PER_PAGE: dict[PageSize, int] = {"small": 4, "a4": 12}
+MOST_ROWS = 24
+"""of a document: maxItems of the target schemas"""
+ROWS_PER_PAGE: dict[PageSize, int] = {"small": 4, "a4": 16}
 """Most rows on one page, so that a page's answer stays short"""
 
 
@@ -152,7 +154,7 @@ def _make_template(vendor: Vendor, index: int, page: PageSize, width: float, mar
         template = Template(frame, table, width, height, margin, rows, page)
         for buyer in vendor.buyers:
             template.draw(fullest_facts(vendor, index, rows, buyer=vendor.buyers.index(buyer)))
-        template.draw(fullest_facts(vendor, index, 2 * rows))
+        template.draw(fullest_facts(vendor, index, min(2 * rows, MOST_ROWS)))
         return template
     raise DoesNotFit(f"{least} rows")
 

@@ -27,8 +27,8 @@ _NAMESPACES = {
 }
 _COUNTRIES = {"en": "GB", "de": "DE", "fr": "FR", "es": "ES", "it": "IT", "nl": "NL"}
 _COUNTRY_OF_CURRENCY = {"USD": "US", "CHF": "CH"}
-_PIECES = "C62"
-"""UN/ECE Recommendation 20: one piece"""
+_PIECES, _HOURS = "C62", "HUR"
+"""UN/ECE Recommendation 20: one piece, an hour"""
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:fx="urn:factur-x:pdfa:CrossIndustryDocument:invoice:1p0#">
@@ -53,7 +53,7 @@ def write_cii(facts: Facts, vendor: Vendor) -> bytes:
     _add_date(document, "ram:IssueDateTime", facts.day)
     trade = _add(root, "rsm:SupplyChainTradeTransaction")
     for number, row in enumerate(facts.rows, 1):
-        _add_row(trade, number, row, vendor.tax_rate)
+        _add_row(trade, number, row, vendor.tax_rate, _HOURS if vendor.halves else _PIECES)
     agreement = _add(trade, "ram:ApplicableHeaderTradeAgreement")
     country = _COUNTRY_OF_CURRENCY.get(facts.currency, _COUNTRIES[vendor.language])
     _add_party(agreement, "ram:SellerTradeParty", facts.issuer, country, vendor.tax_line)
@@ -78,12 +78,12 @@ def write_cii(facts: Facts, vendor: Vendor) -> bytes:
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
 
 
-def _add_row(trade: etree._Element, number: int, row: Row, rate: Decimal) -> None:
+def _add_row(trade: etree._Element, number: int, row: Row, rate: Decimal, unit: str) -> None:
     line = _add(trade, "ram:IncludedSupplyChainTradeLineItem")
     _add(line, "ram:AssociatedDocumentLineDocument/ram:LineID", str(number))
     _add(line, "ram:SpecifiedTradeProduct/ram:Name", row.good.name)
     _add(line, "ram:SpecifiedLineTradeAgreement/ram:NetPriceProductTradePrice/ram:ChargeAmount", plain_amount(row.price))
-    _add(line, "ram:SpecifiedLineTradeDelivery/ram:BilledQuantity", plain(row.quantity), unitCode=_PIECES)
+    _add(line, "ram:SpecifiedLineTradeDelivery/ram:BilledQuantity", plain(row.quantity), unitCode=unit)
     settlement = _add(line, "ram:SpecifiedLineTradeSettlement")
     tax = _add(settlement, "ram:ApplicableTradeTax")
     _add(tax, "ram:TypeCode", "VAT")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from extraction_assets.demo.vendors.chance import chance_for
-from extraction_assets.demo.vendors.compose import A4, SMALL_WIDTHS, Template, make_templates
+from extraction_assets.demo.vendors.compose import A4, MOST_ROWS, SMALL_WIDTHS, Template, make_templates
 from extraction_assets.demo.vendors.facts import Facts, draw_facts, label_of
 from extraction_assets.demo.vendors.factur_x import factur_x_of
 from extraction_assets.demo.vendors.pdf import write_pdf
@@ -182,7 +182,7 @@ def _draw_row_count(chance: random.Random, template: Template) -> int:
     """Mostly a page's worth or less, few rather than many; now and then more than one page holds."""
     most = template.most_rows
     if template.frame.vendor.type != "receipt" and chance.random() < _SEVERAL_PAGES:
-        return chance.randint(most + 1, 2 * most - 1)
+        return chance.randint(most + 1, min(2 * most - 1, MOST_ROWS))
     least = 1 if template.page == "small" else 3
     return min(chance.randint(least, most), chance.randint(least, most))
 

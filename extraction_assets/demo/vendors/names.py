@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -106,6 +107,14 @@ _GOODS = {
         "Handschoen,Plug,Plakband,Bureaustoel,Toner zwart,Ordner,Plank,Handzaag,Koperbuis"
     ),
 }
+_SERVICES = {
+    "en": "Consulting,Site visit,Assembly,Training,Repair work,Cleaning,Translation,Design work,Data entry,Gardening,Painting,Survey",
+    "de": "Beratung,Montage,Schulung,Reparatur,Reinigung,Übersetzung,Gestaltung,Anfahrt,Gartenpflege,Wartung,Aufmaß,Prüfung",
+    "fr": "Conseil,Montage,Formation,Réparation,Nettoyage,Traduction,Création,Déplacement,Entretien,Peinture,Contrôle,Expertise",
+    "es": "Asesoría,Montaje,Formación,Reparación,Limpieza,Traducción,Diseño,Viaje,Jardinería,Pintura,Revisión,Medición",
+    "it": "Consulenza,Montaggio,Formazione,Riparazione,Pulizia,Traduzione,Progetto,Trasferta,Giardinaggio,Verniciatura,Collaudo,Perizia",
+    "nl": "Advies,Montage,Training,Reparatie,Schoonmaak,Vertaling,Ontwerp,Voorrijden,Tuinwerk,Schilderwerk,Keuring,Opmeting",
+}
 _SPECS = ("M8", "M12", "A4", "XL", "40 mm", "120 cm", "2 m", "5 kg", "250 ml", "T-20", "No. 7", "Pro", "Plus", "V2", "30 W", "B5")
 _SHOP_GOODS = {
     "en": ("Coffee,Green tea,Rye bread,Apple pie,Tomatoes,Butter,Orange juice,Notebook,Soap bar,Tulips,Cheddar,Scone,Pencil,Honey jar"),
@@ -188,12 +197,11 @@ def invent_party(chance: random.Random, language: str, name: str, currency: str)
     return Party(name, street, f"{chance.randint(10000, 97999)} {town}")
 
 
-def invent_goods(chance: random.Random, language: str, count: int, shop: bool) -> tuple[str, ...]:
-    """Distinct names of goods: "Steel bolt M8" for a supplier, "Rye bread" for a shop."""
-    nouns = (_SHOP_GOODS if shop else _GOODS)[language].split(",")
-    if shop:
-        return tuple(chance.sample(nouns, min(count, len(nouns))))
-    return tuple(f"{noun} {chance.choice(_SPECS)}" for noun in chance.sample(nouns, min(count, len(nouns))))
+def invent_goods(chance: random.Random, language: str, count: int, kind: Literal["goods", "shop", "services"]) -> tuple[str, ...]:
+    """Distinct names, `count` at most: "Steel bolt M8" of a supplier, "Rye bread" of a shop, "Repair work" by the hour."""
+    nouns = {"goods": _GOODS, "shop": _SHOP_GOODS, "services": _SERVICES}[kind][language].split(",")
+    drawn = chance.sample(nouns, min(count, len(nouns)))
+    return tuple(f"{noun} {chance.choice(_SPECS)}" if kind == "goods" else noun for noun in drawn)
 
 
 def ways_to_pay(language: str) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ class Vendor:
     price_step: Decimal
     """prices are multiples of it"""
     halves: bool
-    """sells half pieces too (hours, metres)"""
+    """sells services by the hour, half hours too"""
     goods: tuple[Good, ...]
     buyers: tuple[Party, ...]
     contacts: tuple[str, ...]
@@ -183,7 +183,7 @@ def draw_vendor(
         tax_included=currency != "USD",
         price_step=step,
         halves=halves,
-        goods=_draw_goods(chance, language, shop, step),
+        goods=_draw_goods(chance, language, "shop" if shop else "services" if halves else "goods", step),
         buyers=tuple(names.invent_party(chance, language, names.invent_company(chance, language), currency) for _ in range(14)),
         contacts=tuple(names.invent_person(chance, language) for _ in range(8)),
         number_pattern=_draw_number_pattern(chance, kind),
@@ -219,13 +219,13 @@ def _draw_formats(chance: random.Random, language: str, currency: str) -> Format
     )
 
 
-def _draw_goods(chance: random.Random, language: str, shop: bool, step: Decimal) -> tuple[Good, ...]:
+def _draw_goods(chance: random.Random, language: str, kind: Literal["goods", "shop", "services"], step: Decimal) -> tuple[Good, ...]:
     """A catalogue of up to 14 goods. Article numbers follow one pattern a vendor."""
     head = chance.choice(("", chance.choice("ABCHKMPT"), chance.choice(("AR-", "KX-", "P", "M."))))
     digits = chance.choice((4, 5))
     goods = []
-    for name in names.invent_goods(chance, language, 14, shop):
-        low, high = (90, 1900) if shop else (120, 48000)
+    for name in names.invent_goods(chance, language, 14, kind):
+        low, high = {"shop": (90, 1900), "goods": (120, 48000), "services": (1500, 14000)}[kind]
         price = (Decimal(round(low * (high / low) ** chance.random())) / 100).quantize(step)
         price -= price % step
         goods.append(Good(f"{head}{chance.randint(10 ** (digits - 1), 10**digits - 1)}", name, price))
