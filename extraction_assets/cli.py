@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[Any], int | None], help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(run=run)
+        # also behind the command; the top-level default holds where it stands in neither place
+        sub.add_argument("--home", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return sub
 
     def with_json(sub: argparse.ArgumentParser) -> None:

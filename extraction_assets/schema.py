@@ -82,12 +82,14 @@ class TargetSchema:
 
     def __init__(self, document: dict[str, Any], name: str, source: str = "<memory>") -> None:
         """Raises InputError (file and JSON pointer) on a schema that is not valid or cannot be trained on."""
-        self.document, self.name, self.source = document, name, source
+        self.name, self.source = name, source
         try:
-            self._validator = jsonschema_rs.validator_for(document)
+            jsonschema_rs.validator_for(document)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             raise InputError(source, f"not a valid JSON Schema: {str(error).splitlines()[0]}") from None
+        document = self.document = _written_out(document, document.get("$defs", {}), source, "", ())
         _lint(document, source, "")
+        self._validator = jsonschema_rs.validator_for(document)
         if "object" not in _types(document):
             raise InputError(f"{source} /type", f"found {document.get('type')!r}", '"object" at the top')
 
@@ -202,6 +204,43 @@ def _scoring_type(schema: dict[str, Any]) -> ScoringType:
     if schema.get("format") == "date":
         return "date"
     return "code" if "enum" in schema or "boolean" in types else "text"
+
+
+def _written_out(schema: Any, definitions: dict[str, Any], source: str, pointer: str, inside: tuple[str, ...]) -> Any:
+    """The schema with every shape in its place: local $ref followed, a nullable anyOf/oneOf told as a type list, a lone allOf opened.
+
+    This is how pydantic and others spell optional and nested fields; what remains of such keywords is refused by _lint.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: value for key, value in schema.items() if key != "$defs"}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/") and reference[8:] in definitions:
+        if reference in inside:
+            raise InputError(f"{source} {pointer}/$ref", f"{reference} holds itself", "a shape of fixed depth")
+        own = {key: value for key, value in schema.items() if key != "$ref"}
+        return _written_out({**definitions[reference[8:]], **own}, definitions, source, pointer, (*inside, reference))
+    for key in _COMPOSITIONS:
+        branches = schema.get(key)
+        if not isinstance(branches, list):
+            continue
+        real = [branch for branch in branches if branch != {"type": "null"}]
+        if len(real) == 1 and (key != "allOf" or len(branches) == 1):
+            own = {name: value for name, value in schema.items() if name != key}
+            merged = _written_out({**real[0], **own}, definitions, source, pointer, inside)
+            if len(real) < len(branches):
+                merged["type"] = [*_types(merged), "null"] if "null" not in _types(merged) else merged["type"]
+                if "enum" in merged and None not in merged["enum"]:
+                    merged["enum"] = [*merged["enum"], None]
+            return merged
+    if isinstance(schema.get("properties"), dict):
+        schema["properties"] = {
+            name: _written_out(child, definitions, source, f"{pointer}/properties/{name}", inside)
+            for name, child in schema["properties"].items()
+        }
+    if "items" in schema:
+        schema["items"] = _written_out(schema["items"], definitions, source, f"{pointer}/items", inside)
+    return schema
 
 
 def _lint(schema: Any, source: str, pointer: str) -> None:

@@ -93,3 +93,29 @@ def test_the_chat_record_schema_is_valid_json_schema() -> None:
     import jsonschema_rs
 
     jsonschema_rs.validator_for(json.loads((PROJECT / "schemas" / "qwen_vl_pdf_extract.schema.json").read_text()))
+
+
+def test_a_schema_as_pydantic_writes_it_is_the_same_as_one_written_out() -> None:
+    from pydantic import BaseModel
+
+    class Line(BaseModel):
+        what: str | None
+        amount: str | None
+
+    class Paper(BaseModel):
+        number: str | None
+        first: Line
+        lines: list[Line]
+
+    written = TargetSchema(Paper.model_json_schema(), "paper")
+    assert written.spell({"number": "1", "lines": [{"amount": "2"}]}) == (
+        '{"number":"1","first":{"what":null,"amount":null},"lines":[{"what":null,"amount":"2"}]}'
+    )
+    assert written.is_valid(written.empty())
+    assert [array.name for array in written.row_arrays] == ["lines"]
+
+
+def test_a_shape_that_holds_itself_is_refused() -> None:
+    node = {"type": "object", "properties": {"child": {"$ref": "#/$defs/Node"}}, "required": ["child"]}
+    with pytest.raises(InputError, match="holds itself"):
+        TargetSchema({**node, "$defs": {"Node": node}}, "x")
