@@ -195,7 +195,8 @@ def _place_value(
     hits = [matcher.find(value, leaf.type) for matcher in matchers]
     # the amount of a row is not the total, even if it is equal, where the total stands by itself somewhere
     alone = [tuple(hit for hit in found if used[i].isdisjoint(hit.words)) for i, found in enumerate(hits)]
-    if any(alone):
+    # (a currency is said by every amount, a row's too)
+    if any(alone) and leaf.type != "code":
         hits = alone
     if not any(hits):
         result.unplaced.append((pointer, value))
