@@ -108,6 +108,9 @@ def render_command(home_folder: Path, files: Sequence[Path], out: Path, dpi: flo
 
     settings = Home.open(home_folder).settings().render if (home_folder / "settings.yaml").is_file() else RenderSettings()
     if dpi is not None:
+        low, high = 18, 600
+        if not low <= dpi <= high:
+            raise InputError("--dpi", f"found {dpi:g}", f"{low} to {high}")
         settings = RenderSettings.from_json({**settings.model_dump(mode="json"), "dpi": dpi})
     outcomes = render_files(files, out, settings, progress=terminal_bar("render", "page"))
     return [outcome.as_json() for outcome in outcomes]

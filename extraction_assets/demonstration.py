@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from extraction_assets.commands import ingest_command, latest, update_command
 from extraction_assets.errors import InputError
 from extraction_assets.home import PROJECT, Home
@@ -14,15 +16,21 @@ from extraction_assets.progress import terminal_bar
 VENDORS = 6
 DOCUMENTS_PER_VENDOR = 24
 DEMO_FOLDER = PROJECT / "data" / "demo"
+_GENERATED = ".generated"
+"""written last: a demo home whose documents are all there"""
 _OURS = ".extraction-demo"
 """marks a folder as a demo home: only such a folder is ever removed"""
 
 
 def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) -> int | None:
     """Makes a demo home, runs the graph, prints the eval table. Returns an exit code, None for success."""
-    home = _demo_home(folder, keep)
-    if not keep or not any(home.landing.iterdir()):
-        _generate(home, seed, say)
+    lock = folder.with_name(f".{folder.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # the folder itself is made anew below
+        home = _demo_home(folder, keep)
+        if not (home.root / _GENERATED).exists():
+            _generate(home, seed, say)
+            (home.root / _GENERATED).touch()
     say("2/3 the graph: render, targets, hard negatives, splits, LoRA training, predictions, eval report")
     walk, problems = update_command(home, None, say)
     for line in (*walk.failures, *problems):
@@ -34,6 +42,8 @@ def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) ->
 
 
 def _demo_home(folder: Path, keep: bool) -> Home:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(str(folder), "is a file", "a folder for the demo home")
     if folder.exists() and not keep:
         if not (folder / _OURS).exists() and any(folder.iterdir()):
             raise InputError(str(folder), "is not a demo home, so it is left alone", do="Choose another --home")

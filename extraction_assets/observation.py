@@ -58,8 +58,9 @@ class Observation:
 
     @property
     def vendors(self) -> list[str]:
-        """Partition keys (type/vendor) of every vendor folder that holds a document."""
-        return sorted(self.landing.vendors)
+        """Partition keys (type/vendor) of every vendor folder that holds a document and whose type has a schema."""
+        types = set(self.home.types())
+        return sorted(key for key in self.landing.vendors if key.split("/", 1)[0] in types)
 
     @property
     def problems(self) -> tuple[InputError, ...]:
@@ -86,7 +87,8 @@ class Observation:
         if root == "raw_documents":
             return documents_digest(self.files(str(vendor)))
         if root == "document_labels":
-            return labels_digest(self.files(str(vendor)))
+            # without its password an encrypted e-invoice keeps its label to itself
+            return digest_of([labels_digest(self.files(str(vendor))), list(self.settings.render.passwords)])
         if root == "base_model":
             return self._base_model_digest
         return digest_of(self.value(root, vendor))

@@ -9,7 +9,8 @@ it speaks of the data version that the event log holds; a killed run's file does
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from extraction_assets.store import canonical_json, digest_bytes, write_atomical
 
 VENDORS = "vendors"
 """name of the dynamic partitions: keys are type/vendor"""
+
+PROCESS_TAG = "extraction/process"
+"""on a run: process_identity() of the process that works on it"""
 
 TOGETHER_TAG = "extraction/together"
 """assets with the same value are asked for together: half a dataset is none"""
@@ -116,7 +120,7 @@ class Record:
     def vendors(self) -> list[str]:
         return sorted(self.instance.get_dynamic_partitions(VENDORS))
 
-    def latest_versions(self, asset: str, partitioned: bool) -> dict[Partition, str]:
+    def latest_versions(self, asset: str, partitioned: bool, only: Sequence[str] | None = None) -> dict[Partition, str]:
         """Latest data version by partition (None for an unpartitioned asset); one query whatever the number of partitions."""
         key = dg.AssetKey.from_user_string(asset)
         if not partitioned:
@@ -124,7 +128,7 @@ class Record:
             tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
             return {None: tags[DATA_VERSION_TAG]} if DATA_VERSION_TAG in tags else {}
         by_partition = self.instance.event_log_storage.get_latest_tags_by_partition(
-            key, DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+            key, DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG], asset_partitions=only
         )
         return {partition: tags[DATA_VERSION_TAG] for partition, tags in by_partition.items()}
 
@@ -133,29 +137,23 @@ class Record:
         version = self.latest_versions(asset, partition is not None).get(partition)
         return None if version is None else self.home.store.read_json(version)
 
-    def failed_checks(self, shape: Shape) -> dict[str, set[Partition]]:
-        """Assets whose latest blocking checks did not pass; for partitioned assets, the partition of that evaluation."""
-        keys = {
-            dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), check): asset
-            for asset, checks in shape.blocking_checks.items()
-            for check in checks
-        }
-        if not keys:
-            return {}
-        failed: dict[str, set[Partition]] = {}
-        latest = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
-        for key, execution in latest.items():
+    def failed_checks(self, shape: Shape, asset: str) -> list[str]:
+        """What the latest evaluations of an asset's blocking checks found wrong, one line a check."""
+        keys = [dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), check) for check in shape.blocking_checks.get(asset, ())]
+        failed = []
+        for key, execution in self.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items():
             event = execution.event
             evaluation = event.dagster_event.asset_check_evaluation_data if event and event.dagster_event else None
             if evaluation is not None and not evaluation.passed:
-                failed.setdefault(keys[key], set()).add(event.dagster_event.partition if event and event.dagster_event else None)
+                failed.append(evaluation.description or f"the check {key.name} failed")
         return failed
 
     def provenance(self, asset: str, partition: Partition) -> Provenance | None:
         try:
-            return Provenance(**json.loads(self._provenance_path(asset, partition).read_text()))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+            found = Provenance(**json.loads(self._provenance_path(asset, partition).read_bytes()))
+        except (OSError, ValueError, TypeError):
             return None
+        return found if isinstance(found.inputs, dict) else None
 
     def write_provenance(self, asset: str, partition: Partition, provenance: Provenance) -> None:
         write_atomically(self._provenance_path(asset, partition), canonical_json(vars(provenance)).encode())
@@ -164,3 +162,20 @@ class Record:
         # vendor names may hold what a file name may not, or be too long with a suffix
         name = asset if partition is None else digest_bytes(partition.encode())[:32]
         return self.home.dagster / "provenance" / asset / f"{name}.json"
+
+
+def process_identity() -> str:
+    """pid and start time of this process: a pid alone comes round again."""
+    return f"{os.getpid()}.{_start_time(os.getpid())}"
+
+
+def is_alive(identity: str) -> bool:
+    pid, _, started = identity.partition(".")
+    return _start_time(int(pid)) == started
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]  # field 22 of proc(5): starttime
+    except (OSError, IndexError):
+        return "gone"

@@ -31,7 +31,7 @@ _Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @property
     def digest(self) -> str:
@@ -174,7 +174,7 @@ class AutomationSettings(Section):
     timezone: str = "UTC"
     sensor_seconds: Annotated[int, Field(ge=5)] = 30
     """how often landing/ is looked at"""
-    freshness_hours: Annotated[float, Field(gt=0)] = 48
+    freshness_hours: Annotated[float, Field(ge=0.1, le=100_000)] = 48
     """the champion counts as stale in the UI after this long without a nightly decision"""
 
     @field_validator("timezone")
@@ -191,6 +191,10 @@ class AutomationSettings(Section):
 
         if not croniter.is_valid(value) or len(value.split()) != 5:
             raise ValueError(f"not a cron line of five fields: {value!r}")
+        try:
+            croniter(value).get_next()
+        except ValueError:  # 31 February
+            raise ValueError(f"this cron line never comes: {value!r}") from None
         return value
 
 
@@ -199,7 +203,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    base_model: str = "base_models/tiny-qwen3-vl"
+    base_model: Annotated[str, Field(min_length=1)] = "base_models/tiny-qwen3-vl"
     """a folder (relative to the home) or a hub name such as Qwen/Qwen3-VL-8B-Instruct"""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """processes for rendering and images; 0: one per core. Not part of any digest"""

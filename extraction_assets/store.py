@@ -86,7 +86,7 @@ class Store:
         """Store bytes, return their digest. `extension` (".png") only helps people; the digest alone finds the object."""
         digest = digest_bytes(data)
         path = self._object(digest, extension)
-        if not path.exists():
+        if not _has_size(path, len(data)):  # absent, or cut short behind our back
             write_atomically(path, data)
         return digest
 
@@ -188,6 +188,13 @@ def _fsync_tree(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _has_size(path: UPath, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _remove_quietly(path: Path | UPath) -> None:

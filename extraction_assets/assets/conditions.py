@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import dagster as dg
 
 AC = dg.AutomationCondition
 
 
-def _changed(ignore: Sequence[str] = ()) -> dg.AutomationCondition:
+def _changed() -> dg.AutomationCondition:
     # not eager(): that fires on a re-run with an unchanged data version and requests whole chains (dagster #25439, #28063);
     # missing(), not newly_missing(): an asset that was never built would never be requested
-    changed = AC.any_deps_match(AC.data_version_changed())
-    return AC.missing() | AC.code_version_changed() | (changed.ignore(dg.AssetSelection.assets(*ignore)) if ignore else changed)
+    return AC.missing() | AC.code_version_changed() | AC.any_deps_match(AC.data_version_changed())
 
 
 def _possible() -> dg.AutomationCondition:
@@ -26,12 +23,9 @@ def _possible() -> dg.AutomationCondition:
     )
 
 
-def on_change(ignore: Sequence[str] = ()) -> dg.AutomationCondition:
-    """Run when an input's content changed, once all of them are there and at rest.
-
-    ignore: inputs that another input speaks for (the plan pins the splits): their change alone starts nothing.
-    """
-    return (_changed(ignore).since_last_handled() & _possible()).with_label("an input's content changed")
+def on_change() -> dg.AutomationCondition:
+    """Run when an input's content changed, once all of them are there and at rest."""
+    return (_changed().since_last_handled() & _possible()).with_label("an input's content changed")
 
 
 def nightly(cron: str, timezone: str) -> dg.AutomationCondition:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import dagster as dg
+from filelock import FileLock
 from pydantic import TypeAdapter
 
 from extraction_assets.assets.conditions import on_change
@@ -63,8 +64,10 @@ def split_assignment(context: dg.AssetExecutionContext, home: HomeResource) -> d
     settings = SplitSettings.from_json(run.read("split_settings"))
     rows = _rows(run)
     twins = find_twins(rows, _schemas(rows, run.store), settings, run.store, progress=run.progress("document"))
-    ledger = SplitLedger(run.home.root / "store" / "ledgers", settings)
-    assignment = assign_splits(split_documents(rows), twins, settings, ledger)
+    folder = run.home.root / "store" / "ledgers"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # a run from the UI beside an update: neither may forget what the other has assigned
+        assignment = assign_splits(split_documents(rows), twins, settings, SplitLedger(folder, settings))
     for out in assignment.left_out:
         context.log.warning(f"document {out.document[:12]} of {out.vendor} is left out: {out.reason}")
     for vendor in assignment.unknown_held_out:
@@ -103,7 +106,9 @@ def _split_asset(split: Split) -> dg.AssetsDefinition:
         code_version="1",
         tags={TOGETHER_TAG: "splits"},
         check_specs=[
-            dg.AssetCheckSpec("is_not_empty", asset=f"{split}_split", blocking=split == "train", description="Training needs examples.")
+            dg.AssetCheckSpec(
+                "is_not_empty", asset=f"{split}_split", blocking=split != "val", description="Training and judging need examples."
+            )
         ],
     )
     def split_asset(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
@@ -117,7 +122,8 @@ def _split_asset(split: Split) -> dg.AssetsDefinition:
                 dg.AssetCheckResult(
                     check_name="is_not_empty",
                     passed=len(rows) > 0,
-                    severity=dg.AssetCheckSeverity.ERROR if split == "train" else dg.AssetCheckSeverity.WARN,
+                    severity=dg.AssetCheckSeverity.WARN if split == "val" else dg.AssetCheckSeverity.ERROR,
+                    description=None if rows else f"the {split} split holds no example: more labelled documents are needed",
                     metadata={"examples": len(rows)},
                 )
             ],
@@ -131,7 +137,7 @@ train_split, val_split, test_split = (_split_asset(split) for split in SPLITS)
 
 @dg.asset(
     group_name="dataset",
-    deps=[train_split, val_split, test_split, split_assignment, example_index, base_model],
+    deps=[train_split, val_split, test_split, split_assignment, example_index, "split_settings", base_model],
     automation_condition=on_change(),
     description="What is in the dataset, as JSON and Markdown: counts, lengths, digests, and the leak check on the records as written.",
     owners=OWNERS,
@@ -153,7 +159,7 @@ def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
         digests,
         assignment,
         targets,
-        settings={"splits": run.settings.splits.digest},
+        settings={"splits": run.version("split_settings")},
         leaks=leaks,
         count_tokens=_token_counter(run.home.base_model()),
     )
@@ -163,6 +169,7 @@ def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
         [
             dg.AssetCheckResult(
                 check_name="no_leaks",
+                description=f"{len(leaks)} leaks: one thing stands in two splits" if leaks else None,
                 passed=not leaks,
                 severity=dg.AssetCheckSeverity.ERROR,
                 metadata={"leaks": "\n".join(map(str, leaks[:20])) or "none"},

@@ -50,7 +50,8 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         return run.finish(
             {
                 "base": planned["base"],
-                "splits": {split: planned["splits"][split] for split in ANSWERED_SPLITS},
+                "splits": planned["splits"],
+                "targets": planned["targets"],
                 "adapters": systems,
                 "answers": answers,
                 "decoding": run.version("decoding_settings"),
@@ -64,8 +65,8 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
 
     @dg.asset(
         group_name="evaluation",
-        deps=[predictions, "example_index", "training_plan", "evaluation_settings"],
-        automation_condition=on_change(ignore=("example_index", "training_plan")),
+        deps=[predictions, "evaluation_settings"],
+        automation_condition=on_change(),
         description="Every metric of base, champion and challenger on the same test set, as JSON and as one self-contained HTML page.",
         owners=OWNERS,
         kinds={"html"},
@@ -78,9 +79,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         run = Materialization(context, home)
         settings = EvaluationSettings.from_json(run.read("evaluation_settings"))
         answered = run.read("predictions")
-        scored = score_split(
-            run.store, run.read("example_index")["targets"], answered, "test", train=run.read("training_plan")["splits"]["train"]
-        )
+        scored = score_split(run.store, answered, "test")
         decision = decide(scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings)
         title = f"Adapter {answered['adapters']['challenger'][:12]} on {sum(len(one.examples) for one in scored.types)} test pages"
         report = build_report(scored, settings, title, decision, history=_history(context.instance))

@@ -12,7 +12,7 @@ import dagster as dg
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.progress import Progress, terminal_bar
-from extraction_assets.record import Partition, Provenance, Record, Shape, label
+from extraction_assets.record import PROCESS_TAG, Partition, Provenance, Record, Shape, label, process_identity
 from extraction_assets.settings import Settings
 
 OWNERS = ["team:document-operations"]
@@ -34,6 +34,8 @@ class Materialization:
 
     def __init__(self, context: dg.AssetExecutionContext, resource: HomeResource, observed: str | None = None) -> None:
         self.context = context
+        # whoever finds this run in progress can see whether its process still lives (automation.update.end_abandoned_runs)
+        context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: process_identity()})
         self.home = resource.home()
         self.store = self.home.store
         self.asset = context.asset_key.to_user_string()
@@ -105,7 +107,8 @@ class Materialization:
     def _pin(self) -> dict[str, str]:
         vendors = self.record.vendors()
         wanted = self._shape.inputs(self.asset, self.partition, vendors)
-        versions = {name: self.record.latest_versions(name, name in self._shape.partitioned) for name in {name for name, _ in wanted}}
+        only = [self.partition] if self.partition is not None else None
+        versions = {name: self.record.latest_versions(name, name in self._shape.partitioned, only) for name in {name for name, _ in wanted}}
         pinned = {}
         for name, partition in wanted:
             version = versions[name].get(partition)

@@ -19,18 +19,17 @@ from extraction_assets.schema import TargetSchema
 from extraction_assets.store import Store
 
 
-def score_split(store: Store, targets: Mapping[str, str], answered: Mapping[str, Any], split: Split, train: str) -> ScoredRun:
+def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> ScoredRun:
     """Score every system's answers to one split.
 
-    targets:  vendor -> digest of its VendorTargets (for the boxes of the values)
-    answered: value of the predictions asset
-    train:    digest of the training split, whose vendors count as seen
+    answered: value of the predictions asset. It pins what belongs to the answers: the splits (vendors of the training split count as
+              seen) and the page targets, which know where each value stands.
     """
     records = _records(store, answered["splits"][split])
     systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
     answers = {name: _answers(store, answered["answers"][name][split]) for name in systems}
-    seen = {record.meta.vendor for record in _records(store, train)}
-    boxes = _boxes(store, targets, {record.meta.vendor for record in records})
+    seen = {record.meta.vendor for record in _records(store, answered["splits"]["train"])}
+    boxes = _boxes(store, answered["targets"], {record.meta.vendor for record in records})
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
     schemas: dict[str, TargetSchema] = {}
     for record in records:

@@ -5,7 +5,7 @@ import json
 import dagster as dg
 
 from extraction_assets.assets.conditions import nightly, on_change
-from extraction_assets.assets.dataset import dataset_card, test_split, train_split, val_split
+from extraction_assets.assets.dataset import dataset_card, example_index, test_split, train_split, val_split
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.roots import base_model
 from extraction_assets.settings import AutomationSettings, TrainingSettings
@@ -16,7 +16,7 @@ TRAINING_POOL = "gpu"
 def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
     @dg.asset(
         group_name="training",
-        deps=[train_split, val_split, test_split, dataset_card, base_model, "training_settings"],
+        deps=[train_split, val_split, test_split, example_index, dataset_card, base_model, "training_settings"],
         automation_condition=nightly(automation.cron, automation.timezone),
         description="The training to come: examples, lengths, steps, memory and time. It pins the digests of the splits and of the base model; "
         "everything below follows the plan, so the nightly gate stands here alone.",
@@ -41,7 +41,12 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             context.log.warning(
                 f"example {example.id} has a target of {example.target_tokens} tokens, more than training.max_target_tokens: it is left out whole"
             )
-        value = {"plan": plan.model_dump(mode="json"), "splits": digests, "base": run.read("base_model")["base_digest"]}
+        value = {
+            "plan": plan.model_dump(mode="json"),
+            "splits": digests,
+            "targets": run.read("example_index")["targets"],
+            "base": run.read("base_model")["base_digest"],
+        }
         return run.finish(value, {"plan": dg.MetadataValue.md(plan_card(plan)), "steps": plan.steps})
 
     @dg.asset(

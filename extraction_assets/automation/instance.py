@@ -6,9 +6,11 @@ import logging
 import os
 
 import dagster as dg
+from filelock import FileLock
 
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
+from extraction_assets.record import VENDORS
 from extraction_assets.store import write_atomically
 
 _CONFIGURATION = """\
@@ -23,6 +25,7 @@ concurrency:
     max_concurrent_runs: 2
 run_monitoring:
   enabled: true
+  free_slots_after_run_end_seconds: 60
 """
 
 
@@ -33,6 +36,7 @@ def open_instance(home: Home) -> dg.DagsterInstance:
         path = home.dagster / "dagster.yaml"
         if not path.exists():
             write_atomically(path, _CONFIGURATION.encode())
+        tables = home.dagster / ".tables"
     except OSError as error:
         raise InputError(
             str(home.dagster), f"cannot be written: {error.strerror or error}", do="Check space and rights of the home"
@@ -40,7 +44,15 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     os.environ["DAGSTER_HOME"] = str(home.dagster)
     # Alembic tells of every table it makes in a new home
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    return dg.DagsterInstance.from_config(str(home.dagster))
+    # two processes that make the tables of a new home at once leave a database that nothing can open again
+    with FileLock(home.dagster / ".tables.lock"):
+        instance = dg.DagsterInstance.from_config(str(home.dagster))
+        if not tables.exists():
+            instance.get_runs(limit=1)
+            instance.get_dynamic_partitions(VENDORS)
+            instance.all_instigator_state()
+            tables.touch()
+    return instance
 
 
 @dg.logger(None, description="Warnings of our assets, one line each. Everything else stands in the event log.")

@@ -86,9 +86,12 @@ def _is_digest(name: str) -> bool:
 
 def _adapter(record: Record, wanted: str) -> Chain | None:
     champion = record.latest_value("champion_adapter")
-    for role, value in (("adapter", record.latest_value("lora_adapter")), ("champion adapter", champion)):
-        digest = (value or {}).get("adapter")
-        if not digest or not digest.startswith(wanted):
+    named = [("champion adapter", champion), ("adapter", record.latest_value("lora_adapter"))]
+    candidates = [(role, value["adapter"]) for role, value in named if value and value["adapter"]]
+    if _is_digest(wanted) and (record.home.store.folder_path(wanted) / "adapter_config.json").is_file():
+        candidates.append(("adapter", wanted))  # an earlier one
+    for role, digest in candidates:
+        if not digest.startswith(wanted):
             continue
         manifest = json.loads((record.home.store.folder(digest) / "manifest.json").read_text())
         chain = Chain(role, digest)

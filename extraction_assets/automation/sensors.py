@@ -7,13 +7,16 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
 
 from extraction_assets.automation.staleness import Planner, Status
+from extraction_assets.automation.update import end_abandoned_runs
+from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.observation import ROOTS, Observation
 from extraction_assets.record import VENDORS, Record, Shape
 from extraction_assets.settings import AutomationSettings
-from extraction_assets.store import digest_bytes
+from extraction_assets.store import digest_bytes, digest_of
 
 ROOT_TAG = "extraction/root"
+INDEX = "example_index"
 
 
 def outside_sensor(home: Home, roots_job: UnresolvedAssetJobDefinition, settings: AutomationSettings) -> dg.SensorDefinition:
@@ -43,8 +46,9 @@ def outside_sensor(home: Home, roots_job: UnresolvedAssetJobDefinition, settings
         if graph is None:
             return dg.SensorResult(skip_reason="no repository")
         planner = Planner(Shape.of(graph), Record(context.instance, home), observation)
+        end_abandoned_runs(context.instance)
         busy = _busy(context.instance)
-        requests = [request for request in _root_requests(planner, context.instance) if request.tags[ROOT_TAG] not in busy]
+        requests = [request for request in _root_requests(planner) if request.tags[ROOT_TAG] not in busy]
         if not requests and not changes:
             return dg.SensorResult(skip_reason=f"{len(now)} vendors looked at, nothing changed")
         return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=changes)
@@ -52,24 +56,39 @@ def outside_sensor(home: Home, roots_job: UnresolvedAssetJobDefinition, settings
     return outside
 
 
-def _root_requests(planner: Planner, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
-    """One run a vendor for all its stale roots, one for each stale settings root."""
+def _root_requests(planner: Planner) -> Iterator[dg.RunRequest]:
+    """One run a vendor for all its stale roots, one for each stale settings root; and the index where a vendor is gone, which no
+    condition of an asset sees."""
     together: dict[str | None, list[Status]] = {}
     for root in ROOTS:
         if root not in planner.shape.parents:
             continue
         for status in planner.work(root):
             together.setdefault(status.partition or status.asset, []).append(status)
+    for status in planner.work(INDEX):
+        if any(reason.endswith(" is gone") for reason in status.reasons):
+            together[INDEX] = [status]
+    problems = digest_of(sorted(str(problem) for problem in planner.observation.problems))
     for name, statuses in together.items():
-        seen = "".join(planner.observation.version(status.asset, status.partition)[:12] for status in statuses)
-        before = "".join((planner.record.latest_versions(s.asset, s.partition is not None).get(s.partition) or "-")[:12] for s in statuses)
+        # what it was made from before belongs to the key: a document that leaves and comes back is a new request, while a folder
+        # that failed is not asked for again before it, or what is wrong with it, changes
+        made = [planner.record.provenance(status.asset, status.partition) for status in statuses]
+        state = digest_of(
+            [[vars(before) if before else None for before in made], [_seen(planner, status) for status in statuses], problems]
+        )
         yield dg.RunRequest(
-            # the state before belongs to the key: a document that leaves and comes back is a new request
-            run_key=f"{name}:{before}:{seen}:{len(instance.get_runs(RunsFilter(tags={ROOT_TAG: _tag(str(name))})))}",
+            run_key=f"{name}:{state[:32]}",
             asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
             partition_key=statuses[0].partition,
             tags={ROOT_TAG: _tag(str(name))},
         )
+
+
+def _seen(planner: Planner, status: Status) -> str:
+    try:
+        return planner.observation.version(status.asset, status.partition) if status.asset in ROOTS else "; ".join(status.reasons)
+    except InputError as error:  # a schema or base model that is gone: the run will say so
+        return str(error)
 
 
 def _tag(name: str) -> str:
@@ -109,10 +128,12 @@ def heal_schedule(home: Home, everything_job: UnresolvedAssetJobDefinition, sett
 
 
 def failed_partitions(instance: dg.DagsterInstance, planner: Planner) -> list[Status]:
-    """What has work of its own (its inputs are fresh) and whose last attempt ended in failure."""
+    """What has work of its own (its inputs are fresh and passed their checks) and whose last attempt ended in failure."""
     statuses = [status for status in planner.status() if status.state != "fresh" and status.direct]
     failed = []
     for status in statuses:
+        if any(planner.failed_checks(parent) for parent in planner.shape.parents[status.asset]):
+            continue
         run = _last_attempt(instance, status)
         if run is not None and run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
             failed.append(status)

@@ -7,7 +7,7 @@ never marks an asset with 100 or more upstream partitions as stale and shows par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -70,9 +70,9 @@ class Planner:
             wanted |= self.shape.upstream_of(asset)
         return [asset for asset in self.shape.parents if asset in wanted]
 
-    def failed_checks(self, asset: str) -> bool:
-        """True where the latest evaluation of a blocking check of this asset did not pass."""
-        return asset in self.shape.blocking_checks and asset in self.record.failed_checks(self.shape)
+    def failed_checks(self, asset: str) -> list[str]:
+        """What the blocking checks of this asset last found wrong; empty: nothing."""
+        return self.record.failed_checks(self.shape, asset) if asset in self.shape.blocking_checks else []
 
     def status(self, to: Iterable[str] | None = None) -> list[Status]:
         """State of every (asset, partition) at or above the assets `to` (default: all), upstream first."""
@@ -87,15 +87,21 @@ class Planner:
         judged = (self._judge(asset, partition, {}) for partition in self.partitions(asset))
         return [status for status in judged if status.state != "fresh"]
 
-    def never_built_below(self, status: Status, wanted: Sequence[str]) -> list[Status]:
+    def never_built_below(self, status: Status, wanted: Sequence[str], unusable: Container[tuple[str, Partition]] = ()) -> list[Status]:
         """The given partition of this asset and of every wanted asset below it that was never built: there is no earlier content at
-        which a run could stop, so all of them may run at once. Only what stands above them outside this list has to be settled."""
+        which a run could stop, so all of them may run at once. What stands above them outside this list has to be settled and
+        usable."""
         chain = {status.asset: status}
         first = wanted.index(status.asset)
         settled = set(wanted[:first])
+
+        def is_ready(parent: tuple[str, Partition]) -> bool:
+            asset, partition = parent
+            return asset in chain or (asset in settled and parent not in unusable and partition in self._latest(asset))
+
         for asset in wanted[first + 1 :] if status.state == "missing" and status.partition is not None else ():
             never_built = asset in self.shape.partitioned and status.partition not in self._latest(asset)
-            if never_built and all(parent in chain or parent in settled for parent in self.shape.parents[asset]):
+            if never_built and all(map(is_ready, self.shape.inputs(asset, status.partition, ()))):
                 chain[asset] = Status(asset, status.partition, "missing", ("was never materialized",), True)
         return list(chain.values())
 
@@ -106,6 +112,12 @@ class Planner:
     def _judge(self, asset: str, partition: Partition, above: Mapping[tuple[str, Partition], Status]) -> Status:
         parents = self.shape.inputs(asset, partition, self.vendors)
         waiting = [above[parent] for parent in parents if parent in above and above[parent].state != "fresh"]
+        try:
+            return self._compare(asset, partition, parents, waiting)
+        except InputError as error:  # its schema or base model is gone or broken: its own trouble, not that of the others
+            return Status(asset, partition, "stale", (str(error),), True)
+
+    def _compare(self, asset: str, partition: Partition, parents: list[tuple[str, Partition]], waiting: list[Status]) -> Status:
         version = self._latest(asset).get(partition)
         made_of = self.record.provenance(asset, partition) if version else None
         if version is None:
@@ -113,8 +125,10 @@ class Planner:
         if made_of is None or made_of.output != version:
             return Status(asset, partition, "stale", ("its last run left no record of its inputs",), not waiting)
         reasons = list(self._changes(asset, partition, parents, made_of))
+        if not self.record.home.store.has(version, ".json"):
+            reasons.append("its value is gone from the store")
         if reasons:
-            return Status(asset, partition, "stale", tuple(reasons), True)
+            return Status(asset, partition, "stale", tuple(reasons), not waiting)
         if waiting:
             return Status(asset, partition, "stale", tuple(f"{one.name} above it is {one.state}" for one in waiting[:MAX_REASONS]), False)
         return Status(asset, partition, "fresh", (), False)
@@ -148,7 +162,8 @@ class Planner:
             old = self._stored(made_of.output) or {"documents": []}
             before = {row["document"]: row["file"] for row in old["documents"]}
             now = {file.document: file.file for file in self.observation.files(str(partition))}
-            added = sorted(now[digest] for digest in now.keys() - before.keys())
+            refused = {row["file"] for row in old.get("refused", ())}
+            added = sorted(now[digest] for digest in now.keys() - before.keys() if now[digest] not in refused)
             gone = sorted(before[digest] for digest in before.keys() - now.keys())
             yield from (f"document added: {name}" for name in added[:MAX_REASONS])
             yield from (f"document gone: {name}" for name in gone[:MAX_REASONS])

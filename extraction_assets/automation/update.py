@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
@@ -22,9 +21,8 @@ from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
-from extraction_assets.record import VENDORS, Partition
+from extraction_assets.record import PROCESS_TAG, VENDORS, Partition, is_alive, process_identity
 
-LAUNCHER_TAG = "extraction/launcher_pid"
 LOCK_SECONDS = 24 * 3600
 
 
@@ -110,14 +108,14 @@ def walk(
         for status in planner.work(asset):
             if status.partition in below_failure:
                 continue
-            rows = run(planner.never_built_below(status, wanted))
+            rows = run(planner.never_built_below(status, wanted, unusable))
             ran += rows
             unusable.update((row.asset, row.partition) for row in rows if not row.ok)
             for row in rows:
                 planner.refresh(row.asset)
         unusable.update((asset, partition) for partition in below_failure)
-        if planner.failed_checks(asset):
-            blocked.append(f"{asset}: a blocking check failed, so nothing below it runs; its checks in the Dagster UI say why")
+        if planner.failed_checks(asset) and any(asset in planner.shape.parents[below] for below in wanted):
+            blocked.append(f"{asset}: {'; '.join(planner.failed_checks(asset))}, so nothing below it runs")
             say(blocked[-1])
             unusable.update((asset, partition) for partition in planner.partitions(asset))
     return Walk(ran, blocked)
@@ -133,29 +131,20 @@ def sync_vendors(instance: dg.DagsterInstance, observation: Observation) -> None
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Runs of an `update` that was killed count as failed; else they would look in progress for ever and hold their pool slot."""
+    """Runs whose process was killed count as failed, and nothing that has ended keeps a pool slot.
+
+    Else they would look in progress for ever: conditions would wait for them, and a training would wait for their slot in silence.
+    """
     for run in instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
-        launcher = run.tags.get(LAUNCHER_TAG)
-        if launcher is not None and not _alive(launcher):
+        process = run.tags.get(PROCESS_TAG)
+        if process is not None and not is_alive(process):
             instance.report_run_failed(run, "The process that ran this was killed.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def launcher_identity() -> str:
-    """pid and start time of this process: a pid alone comes round again."""
-    return f"{os.getpid()}.{_start_time(os.getpid())}"
-
-
-def _alive(identity: str) -> bool:
-    pid, _, started = identity.partition(".")
-    return _start_time(int(pid)) == started
-
-
-def _start_time(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]  # field 22 of proc(5): starttime
-    except (OSError, IndexError):
-        return "gone"
+    storage = instance.event_log_storage
+    for pool in storage.get_concurrency_keys():
+        for slot in storage.get_concurrency_info(pool).claimed_slots:
+            holder = instance.get_run_by_id(slot.run_id)
+            if holder is None or holder.is_finished:
+                storage.free_concurrency_slots_for_run(slot.run_id)
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Status], say: Callable[[str], None]) -> list[Ran]:
@@ -167,7 +156,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
         asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
         partition_key=statuses[0].partition,
         run_config={"loggers": {"console": {}}},  # ours, in place of Dagster's, which prints every event
-        tags={LAUNCHER_TAG: launcher_identity()},
+        tags={PROCESS_TAG: process_identity()},
         raise_on_error=False,
     )
     errors = failures(result)
@@ -179,6 +168,8 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
             say(f"{status.name} failed: {error}")
         if error is not None or status.asset in done:
             rows.append(Ran(status.asset, status.partition, result.run_id, error is None, error))
+    if not rows and result.dagster_run.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING):
+        raise KeyboardInterrupt
     if not rows:
         rows = [
             Ran(statuses[0].asset, statuses[0].partition, result.run_id, False, "the run failed before its first step; see the Dagster UI")
@@ -192,6 +183,10 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     for event in result.all_events:
         if event.is_step_failure and event.step_key:
             error = event.step_failure_data.error
+            if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
+                continue  # the asset is there; the walk says what its check found
+            if error is not None and "DagsterExecutionInterruptedError" in (error.cls_name, error.cause.cls_name if error.cause else None):
+                raise KeyboardInterrupt
             cause = error.cause if error and error.cause else error
             text = " ".join(cause.message.split()) if cause is not None else "failed without a word"
             found[event.step_key] = text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")

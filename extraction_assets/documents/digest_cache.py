@@ -30,6 +30,7 @@ class DigestCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._entries: dict[str, tuple[_Stat, str]] | None = None
+        self._of_folder: dict[str, set[str]] | None = None
         self._changed = False
 
     def document(self, path: str, stat: os.stat_result | None = None) -> str:
@@ -50,6 +51,8 @@ class DigestCache:
         digest = digest_of(read_label(Path(path), where)) if kind else digest_file(path)
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
             self._known()[key] = (state, digest)
+            if self._of_folder is not None:
+                self._of_folder.setdefault(os.path.dirname(key), set()).add(key)
             self._changed = True
         return digest
 
@@ -67,9 +70,13 @@ class DigestCache:
 
     def forget_missing(self, folder: Path, present: set[str]) -> None:
         """Drop what is remembered of files below `folder` that are not among `present` (absolute paths)."""
-        prefix = os.path.abspath(folder) + os.sep
-        gone = [key for key in self._known() if key.startswith(prefix) and key.removesuffix("#label") not in present]
-        for key in gone:
+        if self._of_folder is None:  # by folder, since this is asked for every folder of a large landing
+            self._of_folder = {}
+            for key in self._known():
+                self._of_folder.setdefault(os.path.dirname(key), set()).add(key)
+        remembered = self._of_folder.get(os.path.abspath(folder), set())
+        for key in [key for key in remembered if key.removesuffix("#label") not in present]:
+            remembered.remove(key)
             del self._known()[key]
             self._changed = True
 
