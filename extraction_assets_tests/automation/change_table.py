@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -93,6 +94,10 @@ def _label(home: Home) -> None:
     path.write_text(json.dumps({**label, "total": None}))
 
 
+def _vendor_gone(home: Home) -> None:
+    shutil.rmtree(home.landing / "receipt" / "dora")
+
+
 CHANGE_TABLE = [
     Row("nothing", lambda home: None, lambda vendors: set()),
     Row("every file touched", _touch, lambda vendors: set()),
@@ -125,5 +130,6 @@ CHANGE_TABLE = [
         lambda vendors: each(("document_labels", "page_targets", "hard_negatives"), ["receipt/corner"]) | DATASET_AND_BELOW,
     ),
     Row("a new vendor", _new_vendor, lambda vendors: each(VENDOR_CHAIN, ["receipt/dora"]) | DATASET_AND_BELOW),
+    Row("a vendor removed", _vendor_gone, lambda vendors: DATASET_AND_BELOW),
 ]
 """Rows follow one another on one home: each starts where the one before has settled."""

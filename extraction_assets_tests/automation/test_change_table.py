@@ -19,7 +19,6 @@ from extraction_assets.definitions import build_definitions
 from extraction_assets.home import Home
 from extraction_assets.observation import ROOTS, Observation
 from extraction_assets.record import Provenance, Record, label
-from extraction_assets.store import digest_of
 from extraction_assets_tests.automation.change_table import CHANGE_TABLE, Ran
 from extraction_assets_tests.homes import make_home
 
@@ -158,7 +157,8 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Home, Engine]]:
                 observed = {"observed": observation.version(status.asset, status.partition)} if status.asset in ROOTS else {}
                 # settings and schemas: their data version is the digest of what was seen, as in the real assets
                 settings = status.asset in ROOTS and status.asset not in ("raw_documents", "document_labels", "base_model")
-                output = observed["observed"] if settings else digest_of({**inputs, **observed})
+                value = observation.value(status.asset, status.partition) if settings else {**inputs, **observed}
+                output = home.store.put_json(value)
                 record.write_provenance(
                     status.asset, status.partition, Provenance("run", output, planner.shape.code[status.asset], {**inputs, **observed})
                 )
