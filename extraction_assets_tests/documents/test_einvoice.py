@@ -1,4 +1,3 @@
-
 """E-invoices: the label is what the embedded XML says, whichever of the standards wrote it, and nothing else is opened."""
 
 from __future__ import annotations
