@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 AC = dg.AutomationCondition
 
 
-def _changed() -> dg.AutomationCondition:
+def _changed(spoken_for: Sequence[str] = ()) -> dg.AutomationCondition:
     # not eager(): that fires on a re-run with an unchanged data version and requests whole chains (dagster #25439, #28063);
     # missing(), not newly_missing(): an asset that was never built would never be requested
-    return AC.missing() | AC.code_version_changed() | AC.any_deps_match(AC.data_version_changed())
+    inputs = AC.any_deps_match(AC.data_version_changed())
+    if spoken_for:
+        inputs = inputs.ignore(dg.AssetSelection.assets(*spoken_for))
+    return AC.missing() | AC.code_version_changed() | inputs
 
 
 def _possible() -> dg.AutomationCondition:
@@ -23,9 +28,13 @@ def _possible() -> dg.AutomationCondition:
     )
 
 
-def on_change() -> dg.AutomationCondition:
-    """Run when an input's content changed, once all of them are there and at rest."""
-    return (_changed().since_last_handled() & _possible()).with_label("an input's content changed")
+def on_change(spoken_for: Sequence[str] = ()) -> dg.AutomationCondition:
+    """Run when an input's content changed, once all of them are there and at rest.
+
+    spoken_for: inputs whose every change shows in another input too. They start nothing themselves: will_be_requested(), which makes
+    the lower corner of a diamond wait, sees only parents that could run in the same run, and a vendor's cannot run with an asset of all.
+    """
+    return (_changed(spoken_for).since_last_handled() & _possible()).with_label("an input's content changed")
 
 
 def nightly(cron: str, timezone: str) -> dg.AutomationCondition:

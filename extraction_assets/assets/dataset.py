@@ -31,7 +31,7 @@ _ASSIGNMENT = TypeAdapter(Assignment)
 @dg.asset(
     group_name="dataset",
     deps=[page_targets, hard_negatives],
-    automation_condition=on_change(),
+    automation_condition=on_change(spoken_for=["page_targets"]),
     description="One table of every page and example, by digest. Unpartitioned and cheap: it stands between the vendors and everything below, "
     "since Dagster never calls an asset with 100 or more upstream partitions stale.",
     owners=OWNERS,
@@ -40,12 +40,14 @@ _ASSIGNMENT = TypeAdapter(Assignment)
 )
 def example_index(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)
-    targets = (VendorTargets.model_validate(value) for value in run.read_partitions("page_targets"))
-    negatives = (VendorNegatives.model_validate(value) for value in run.read_partitions("hard_negatives"))
+    # a vendor's targets as its negatives were made from them: a vendor between the two stages counts as it stood before
+    versions = {vendor: value["targets"] for vendor, value in run.read_partitions("hard_negatives")}
+    targets = (VendorTargets.model_validate(run.store.read_json(version)) for version in versions.values())
+    negatives = (VendorNegatives.model_validate(value) for _, value in run.read_partitions("hard_negatives"))
     rows = build_index(targets, negatives)
-    # the versions of the targets go along, so that the card below needs no edge to a hundred partitions
+    # the versions go along, so that the card below needs no edge to a hundred partitions
     return run.finish(
-        {"index": write_index(rows, run.store), "targets": run.versions("page_targets")},
+        {"index": write_index(rows, run.store), "targets": versions},
         {"examples": len(rows), "documents": len({row.document for row in rows})},
     )
 

@@ -116,7 +116,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
 
     @dg.asset(
         group_name="evaluation",
-        deps=[eval_report, "lora_adapter"],
+        deps=[eval_report],
         automation_condition=on_change(),
         description="The adapter that serves. It changes only when the challenger is better on the same test set and no guard is worse.",
         owners=OWNERS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,12 @@ class Materialization:
         """Stored JSON value of an input."""
         return self.store.read_json(self.version(asset))
 
-    def versions(self, asset: str) -> dict[str, str]:
-        """Data versions of every partition of an input, by partition key."""
+    def read_partitions(self, asset: str) -> Iterator[tuple[str, Any]]:
+        """(partition key, stored JSON value) of every partition of an input, in the order of the keys, one in memory at a time."""
         prefix = f"{asset}["
-        return {name[len(prefix) : -1]: version for name, version in sorted(self.inputs.items()) if name.startswith(prefix)}
-
-    def read_partitions(self, asset: str) -> list[Any]:
-        """Stored JSON values of every partition of an input, in the order of the partition keys."""
-        return [self.store.read_json(version) for version in self.versions(asset).values()]
+        for name, version in sorted(self.inputs.items()):
+            if name.startswith(prefix):
+                yield name[len(prefix) : -1], self.store.read_json(version)
 
     def progress(self, unit: str) -> Progress:
         """A bar on stderr for this run."""

@@ -80,6 +80,7 @@ def build_negatives(
         vendor=targets.vendor,
         schema_digest=targets.schema_digest,
         instruction=targets.instruction,
+        targets=digest_of(targets.model_dump(mode="json")),
         negatives=tuple(sorted(made, key=lambda negative: (negative.document, negative.page, negative.kind))),
     )
 

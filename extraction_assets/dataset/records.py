@@ -93,6 +93,8 @@ class VendorNegatives(Record):
     vendor: str
     schema_digest: str
     instruction: str
+    targets: str
+    """digest of the VendorTargets that they were made from: the index joins the two by it"""
     negatives: tuple[HardNegative, ...]
 
 

@@ -66,7 +66,10 @@ class Nights:
         self.home, self.instance = home, instance
         self.definitions = build_definitions(home)
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
-        self.conditioned = [key for key in self.definitions.resolve_asset_graph().get_all_asset_keys() if self._condition(key) is not None]
+        # what one tick requests, a daemon may run in any order: here downstream first, the order that forgives least
+        graph = self.definitions.resolve_asset_graph()
+        order = [key for level in reversed(graph.toposorted_asset_keys_by_level) for key in sorted(level)]
+        self.conditioned = [key for key in order if graph.get(key).automation_condition is not None]
         self.now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
         self.cursor: str | None = None
         self._tick()  # conditions count from their first evaluation
@@ -101,6 +104,7 @@ class Nights:
             requested = self._tick()
             if not requested:
                 return ran
+            assert not ran.intersection(requested), f"requested twice for one change: {ran.intersection(requested)}"
             for asset, partition in requested:
                 ran |= self._run([asset], partition)
         raise AssertionError("automation never came to rest")
@@ -126,9 +130,6 @@ class Nights:
         )
         assert result.success
         return {(asset, partition) for asset in assets}
-
-    def _condition(self, key: dg.AssetKey) -> dg.AutomationCondition | None:
-        return self.definitions.resolve_asset_graph().get(key).automation_condition
 
 
 # --- 120 vendors: beyond the 100 upstream partitions where Dagster's own staleness gives up ------------------------------------

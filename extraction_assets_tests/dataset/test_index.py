@@ -23,7 +23,9 @@ def negatives(vendor: str, *pages: tuple[str, int, str, str, str]) -> VendorNega
         )
         for d, p, k, i, t in pages
     )
-    return VendorNegatives(type="invoice", vendor=vendor, schema_digest=sha("schema"), instruction="read", negatives=made)
+    return VendorNegatives(
+        type="invoice", vendor=vendor, schema_digest=sha("schema"), instruction="read", targets=sha("targets"), negatives=made
+    )
 
 
 def test_rows_are_sorted_and_negatives_name_the_example_of_their_clean_page() -> None:
