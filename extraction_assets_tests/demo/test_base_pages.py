@@ -24,9 +24,8 @@ def pages(seed: int, count: int = 12) -> list[Example]:
 
 
 def shown(example: Example) -> str:
-    """All glyphs of the page without spaces, line by line as far as their height tells."""
-    order = np.lexsort((example.glyphs[:, 0], example.glyphs[:, 1].round(1)))
-    return "".join(CHARACTERS[int(code) - 1] for code in example.glyphs[order, 2])
+    """All glyphs of the page without spaces, in the order in which they were drawn: a turned page mixes its lines' heights."""
+    return "".join(CHARACTERS[int(code) - 1] for code in example.glyphs[:, 2])
 
 
 def test_the_same_seed_draws_the_same_pages() -> None:
@@ -56,7 +55,7 @@ def test_answers_are_compact_json_of_strings_and_nulls() -> None:
 
 def test_words_that_are_asked_for_stand_on_the_page() -> None:
     checked = 0
-    for example in pages(6, 60):
+    for example in pages(6, 150):
         text = shown(example)
         for value in json.loads(example.answer).values():
             if isinstance(value, str) and re.fullmatch(r"[A-Za-z]{4,}", value):  # one word: no line to put together
