@@ -55,17 +55,7 @@ def _demo_home(folder: Path, keep: bool) -> Home:
             shutil.copyfile(schema, folder / "schemas" / schema.name)
         (folder / "landing").mkdir(exist_ok=True)
         shutil.copyfile(DEMO_FOLDER / "settings.yaml", folder / "settings.yaml")
-    home = Home.open(folder)
-    if not Path(home.base_model()).is_dir():
-        _random_base(home)
-    return home
-
-
-def _random_base(home: Home) -> None:
-    """A checkout without the trained tiny base runs the demo on a random one: the loss falls, nothing is read."""
-    from extraction_assets.demo.tiny_base import write_random_base
-
-    write_random_base(home.root / home.settings().base_model, seed=0, preset="demo")
+    return Home.open(folder)
 
 
 def _generate(home: Home, seed: int, say: Callable[[str], None]) -> None:

@@ -8,6 +8,9 @@ with the same text layout. Weights are random here; base_recipe trains them.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -226,3 +229,18 @@ def write_processor(folder: Path) -> None:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m extraction_assets.demo.tiny_base FOLDER")
+    folder = Path(sys.argv[1])
+    half = folder.with_name(f".{folder.name}.{os.getpid()}")
+    write_random_base(half, seed=0, preset="demo")
+    shutil.rmtree(folder, ignore_errors=True)
+    half.rename(folder)
+    print(f"{folder}: a base with random weights, which reads nothing")
+
+
+if __name__ == "__main__":
+    main()
