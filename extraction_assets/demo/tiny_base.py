@@ -3,6 +3,8 @@
 What `transformers` loads from the folder is what it loads from the 8B model's: Qwen3VLForConditionalGeneration, a byte-level BPE
 tokenizer with Qwen's pre-tokenizing rule (single digits) and special tokens, the image processor's values and a chat template
 with the same text layout. Weights are random here; base_recipe trains them.
+
+    python -m extraction_assets.demo.tiny_base FOLDER     (random weights, for a checkout without the trained base)
 """
 
 from __future__ import annotations
