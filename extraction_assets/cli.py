@@ -77,6 +77,8 @@ def _system_trouble(error: BaseException | None) -> str | None:
             )
         if "disk is full" in text or "disk I/O error" in text or "readonly database" in text:
             return "the home's disk: cannot be written (full or read-only). Free space or rights, then run the same command again; nothing is lost"
+        if "file is not a database" in text or "disk image is malformed" in text:
+            return "the home's dagster/ folder: a database in it is damaged. Restore it from a backup, or delete it: all is then made anew"
         error = error.__cause__ or error.__context__
     return f"{str(path_trouble.filename)[:80]}: {path_trouble.strerror}. Correct the path or what lies there" if path_trouble else None
 

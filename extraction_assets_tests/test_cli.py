@@ -127,6 +127,21 @@ def test_lineage_of_something_unknown(home: Home, capsys: pytest.CaptureFixture[
     assert "is nothing that this home made" in refused(capsys, *at(home), "lineage", "abcdef123456")
 
 
+def test_a_damaged_record_is_one_line(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "status")[0] == 0
+    configuration = home.dagster / "dagster.yaml"
+    for text in ("{oops", "nonsense: 1\n"):
+        configuration.write_text(text)
+        assert "dagster.yaml: is no configuration" in refused(capsys, *at(home), "status")
+    configuration.unlink()
+    assert run(capsys, *at(home), "status")[0] == 0
+    for database in home.dagster.rglob("*.db"):
+        database.write_bytes(b"no database " * 100)
+    assert "a database in it is damaged" in refused(capsys, *at(home), "status")
+    shutil.rmtree(home.dagster)
+    assert run(capsys, *at(home), "status")[0] == 0
+
+
 def test_status_says_why_in_words(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *at(home), "update", "--to", "hard_negatives")[0] == 0
     home.settings_path.write_text(home.settings_path.read_text().replace("dpi: 72", "dpi: 60"))
