@@ -22,7 +22,7 @@ OBSERVED = "observed"
 
 
 MOST_WARNINGS = 10
-"""lines about documents left out; all of them stand in the metadata"""
+"""lines about one kind of trouble in one run; the metadata tells of all"""
 
 
 class HomeResource(dg.ConfigurableResource):
