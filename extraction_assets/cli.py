@@ -6,6 +6,7 @@ With --json a command prints one JSON document on stdout; everything meant for p
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -23,6 +24,9 @@ EXIT_BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name that is no UTF-8 is no reason to stop
     options = _parser().parse_args(arguments)
     _quiet_libraries()
     try:
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _bad_input("interrupted; run the same command again to go on")
     except Exception as error:
-        line = _full_disk(error)
+        line = _system_trouble(error)
         if line is None:
             traceback.print_exc()
             return 1
@@ -61,8 +65,10 @@ def _bad_input(line: str) -> int:
     return EXIT_BAD_INPUT
 
 
-def _full_disk(error: BaseException | None) -> str | None:
-    """One line where the cause is the disk: no room, read-only, no rights. Databases wrap it in errors of their own."""
+def _system_trouble(error: BaseException | None) -> str | None:
+    """One line where the cause is the disk (no room, read-only, no rights; databases wrap it in errors of their own) or a
+    path that cannot be used (too long, links in a circle, a folder where a file should be)."""
+    path_trouble = error if isinstance(error, OSError) and error.filename else None
     while error is not None:
         text = str(error)
         if isinstance(error, OSError) and error.errno in (28, 30, 13, 122):
@@ -71,8 +77,10 @@ def _full_disk(error: BaseException | None) -> str | None:
             )
         if "disk is full" in text or "disk I/O error" in text or "readonly database" in text:
             return "the home's disk: cannot be written (full or read-only). Free space or rights, then run the same command again; nothing is lost"
+        if "file is not a database" in text or "disk image is malformed" in text:
+            return "the home's dagster/ folder: a database in it is damaged. Restore it from a backup, or delete it: all is then made anew"
         error = error.__cause__ or error.__context__
-    return None
+    return f"{str(path_trouble.filename)[:80]}: {path_trouble.strerror}. Correct the path or what lies there" if path_trouble else None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -161,7 +169,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # JSON's own escapes, where the terminal has no such character or the name is no UTF-8
+        text = json.dumps(value, indent=1)
+    print(text)
 
 
 # --- a home ---------------------------------------------------------------------------------------------------------------

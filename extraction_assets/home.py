@@ -93,7 +93,7 @@ class Home:
             raise InputError(
                 str(self.schemas_folder / f"{type_name}{SCHEMA_SUFFIX}"),
                 f"no schema for document type {type_name!r}",
-                f"one of {', '.join(self.types()) or 'no schema at all here'}",
+                f"one of {', '.join(self.types())}" if self.types() else None,
                 "Add the schema or choose another type",
             )
         return TargetSchema.load(self.schemas_folder / f"{type_name}{SCHEMA_SUFFIX}")

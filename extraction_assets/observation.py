@@ -69,7 +69,7 @@ class Observation:
             InputError(
                 str(self.home.landing / type_name),
                 f"no schema for document type {type_name!r}",
-                f"one of {', '.join(self.home.types())}",
+                f"one of {', '.join(self.home.types())}" if self.home.types() else None,
                 "Add the schema or move the folder",
             )
             for type_name in sorted({key.split("/", 1)[0] for key in self.landing.vendors} - set(self.home.types()))

@@ -19,6 +19,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import DATA_VERSION_TAG  # the tag's name is stable, its import path is not
 from dagster._core.events import DagsterEventType
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from extraction_assets.home import Home
 from extraction_assets.store import canonical_json, digest_bytes, write_atomically
@@ -33,6 +34,8 @@ TOGETHER_TAG = "extraction/together"
 """assets with the same value are asked for together: half a dataset is none"""
 
 Partition = str | None
+
+_EVALUATED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 
 @dataclass(frozen=True)
@@ -138,14 +141,17 @@ class Record:
         return None if version is None else self.home.store.read_json(version)
 
     def failed_checks(self, shape: Shape, asset: str) -> list[str]:
-        """What the latest evaluations of an asset's blocking checks found wrong, one line a check."""
-        keys = [dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), check) for check in shape.blocking_checks.get(asset, ())]
+        """What the latest evaluations of an asset's blocking checks found wrong, one line a check.
+
+        A run that failed or was killed before its checks leaves them planned: what counts is the evaluation before.
+        """
         failed = []
-        for key, execution in self.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items():
-            event = execution.event
-            evaluation = event.dagster_event.asset_check_evaluation_data if event and event.dagster_event else None
-            if evaluation is not None and not evaluation.passed:
-                failed.append(evaluation.description or f"the check {key.name} failed")
+        for check in shape.blocking_checks.get(asset, ()):
+            key = dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), check)
+            for execution in self.instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=_EVALUATED):
+                event = execution.event.dagster_event if execution.event else None
+                if event is not None and not event.asset_check_evaluation_data.passed:
+                    failed.append(event.asset_check_evaluation_data.description or f"the check {check} failed")
         return failed
 
     def provenance(self, asset: str, partition: Partition) -> Provenance | None:

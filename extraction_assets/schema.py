@@ -84,9 +84,10 @@ class TargetSchema:
         """Raises InputError (file and JSON pointer) on a schema that is not valid or cannot be trained on."""
         self.name, self.source = name, source
         try:
-            jsonschema_rs.validator_for(document)
-        except (jsonschema_rs.ValidationError, ValueError) as error:
-            raise InputError(source, f"not a valid JSON Schema: {str(error).splitlines()[0]}") from None
+            jsonschema_rs.validator_for(document, retriever=_refuse_to_fetch)
+        except ValueError as error:
+            pointer = "".join(f"/{part}" for part in getattr(error, "instance_path", ()))
+            raise InputError(f"{source} {pointer}".strip(), f"not a valid JSON Schema: {str(error).splitlines()[0]}") from None
         document = self.document = _written_out(document, document.get("$defs", {}), source, "", ())
         _lint(document, source, "")
         self._validator = jsonschema_rs.validator_for(document)
@@ -96,13 +97,15 @@ class TargetSchema:
     @classmethod
     def load(cls, path: Path) -> TargetSchema:
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_with_each_key_once)
         except FileNotFoundError:
             raise InputError(str(path), "no such schema", do="Put the type's schema there") from None
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{error.lineno}", f"not valid JSON: {error.msg}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(str(path), f"cannot be read: {error}") from None
+        except (ValueError, RecursionError) as error:  # a key twice, a number of thousands of digits, bottomless nesting
+            raise InputError(str(path), f"cannot be used: {error}", "a plain JSON Schema object") from None
         if not isinstance(document, dict):
             raise InputError(str(path), f"holds a JSON {type(document).__name__}", "a JSON Schema object")
         return cls(document, path.name.removesuffix(SCHEMA_SUFFIX), str(path))
@@ -146,6 +149,19 @@ class TargetSchema:
     def spell(self, value: dict[str, Any]) -> str:
         """The one spelling of a target: compact JSON, keys in target order, no escapes of printable characters."""
         return json.dumps(self.complete(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _refuse_to_fetch(address: str) -> Any:
+    """A schema is what its file says: the same today and tomorrow, with a network and without."""
+    raise ValueError(f"{address} is another document; write its content into $defs")
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return value
 
 
 def key_order(schema: dict[str, Any]) -> list[str]:
@@ -215,7 +231,7 @@ def _written_out(schema: Any, definitions: dict[str, Any], source: str, pointer:
         return schema
     schema = {key: value for key, value in schema.items() if key != "$defs"}
     reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/$defs/") and reference[8:] in definitions:
+    if isinstance(reference, str) and reference.startswith("#/$defs/") and isinstance(definitions.get(reference[8:]), dict):
         if reference in inside:
             raise InputError(f"{source} {pointer}/$ref", f"{reference} holds itself", "a shape of fixed depth")
         own = {key: value for key, value in schema.items() if key != "$ref"}
@@ -225,7 +241,7 @@ def _written_out(schema: Any, definitions: dict[str, Any], source: str, pointer:
         if not isinstance(branches, list):
             continue
         real = [branch for branch in branches if branch != {"type": "null"}]
-        if len(real) == 1 and (key != "allOf" or len(branches) == 1):
+        if len(real) == 1 and isinstance(real[0], dict) and (key != "allOf" or len(branches) == 1):
             own = {name: value for name, value in schema.items() if name != key}
             merged = _written_out({**real[0], **own}, definitions, source, pointer, inside)
             if len(real) < len(branches):
@@ -262,7 +278,7 @@ def _lint(schema: Any, source: str, pointer: str) -> None:
         raise InputError(f"{source} {pointer}/type", "no type is given, so any JSON could stand here", 'a type such as ["string", "null"]')
     if "object" in types:
         if not schema.get("properties"):
-            raise InputError(f"{source} {pointer}", "an object without named properties has unbounded free keys", "properties")
+            raise InputError(f"{source} {pointer or '/'}", "an object without named properties has unbounded free keys", "properties")
         if schema.get("additionalProperties", False) is not False:
             raise InputError(f"{source} {pointer}/additionalProperties", "free keys are unbounded", "false")
         for key, child in schema["properties"].items():

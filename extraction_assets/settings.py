@@ -23,11 +23,15 @@ from extraction_assets.store import digest_of
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Yaml12Floats(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1, where 1e-4 is text; everybody means the number."""
+class _Yaml12Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where 1e-4 is text and 2024-13-45 a date that cannot be; everybody means the number and the text."""
 
 
-_Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 class Section(BaseModel):
@@ -257,17 +261,21 @@ def load_settings(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), f"cannot be read as UTF-8 text: {error}") from error
     try:
-        node = yaml.compose(text, Loader=_Yaml12Floats)
-        values = yaml.load(text, Loader=_Yaml12Floats)
+        node = yaml.compose(text, Loader=_Yaml12Loader)
+        values = yaml.load(text, Loader=_Yaml12Loader)
+        _refuse_repeated_keys(path, node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise InputError(place, f"not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError:  # also an alias of the very section that holds it
+        raise InputError(str(path), "is nested too deeply", "sections of plain values") from None
+    except (ValueError, AttributeError) as error:  # PyYAML on a number of thousands of digits, on !!int "x"
+        raise InputError(str(path), f"holds a value that cannot be read: {error}", do="Correct it, or put it in quotes") from None
     if values is None:
         return Settings()
     if not isinstance(values, dict):
         raise InputError(str(path), f"holds a {type(values).__name__}", "sections such as render: and training:")
-    _refuse_repeated_keys(path, node)
     values = {key: ({} if value is None and key in Settings.model_fields else value) for key, value in values.items()}
     try:
         return Settings.model_validate(_lists_to_tuples(values))
@@ -293,6 +301,13 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
         _refuse_repeated_keys(path, value)
 
 
+_IN_YAML_WORDS = {
+    "model_type": "Input should be a section: indented keys with values",
+    "tuple_type": "Input should be a list, such as [a, b]",
+}
+"""pydantic's error type -> what to say to someone who knows neither models nor tuples"""
+
+
 def _as_input_error(path: Path, node: yaml.Node | None, error: ValidationError) -> InputError:
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
@@ -304,8 +319,9 @@ def _as_input_error(path: Path, node: yaml.Node | None, error: ValidationError) 
         close = difflib.get_close_matches(keys[-1], known, n=1)
         do = f"Did you mean {close[0]}?" if close else f"Known keys here: {', '.join(known)}"
         return InputError(where, "unknown key" + more, do=do)
-    message = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict) else f"found {first['input']!r}: "
+    message = _IN_YAML_WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    value = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
+    found = "" if isinstance(value, dict) else f"found {value!r}: "
     return InputError(where, found + message + more)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,21 @@ def test_lineage_of_something_unknown(home: Home, capsys: pytest.CaptureFixture[
     assert "is nothing that this home made" in refused(capsys, *at(home), "lineage", "abcdef123456")
 
 
+def test_a_damaged_record_is_one_line(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "status")[0] == 0
+    configuration = home.dagster / "dagster.yaml"
+    for text in ("{oops", "nonsense: 1\n"):
+        configuration.write_text(text)
+        assert "dagster.yaml: is no configuration" in refused(capsys, *at(home), "status")
+    configuration.unlink()
+    assert run(capsys, *at(home), "status")[0] == 0
+    for database in home.dagster.rglob("*.db"):
+        database.write_bytes(b"no database " * 100)
+    assert "a database in it is damaged" in refused(capsys, *at(home), "status")
+    shutil.rmtree(home.dagster)
+    assert run(capsys, *at(home), "status")[0] == 0
+
+
 def test_status_says_why_in_words(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *at(home), "update", "--to", "hard_negatives")[0] == 0
     home.settings_path.write_text(home.settings_path.read_text().replace("dpi: 72", "dpi: 60"))
@@ -139,6 +155,55 @@ def test_update_twice_runs_nothing_the_second_time(home: Home, capsys: pytest.Ca
     code, out, _ = run(capsys, *at(home), "update", "--to", "test_split", "--json")
     assert code == 0
     assert json.loads(out) == []
+
+
+def test_documents_that_cannot_be_taken_are_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home.landing / "invoice" / "acme"
+    (folder / "text.pdf").write_text("no document")
+    (folder / "cut.pdf").write_bytes((folder / "acme-0.pdf").read_bytes()[:60])
+    code, _, err = run(capsys, *at(home), "update", "--to", "page_images")
+    assert code == 0
+    for file in ("text.pdf", "cut.pdf"):
+        assert [line for line in err.splitlines() if line.startswith("warning: ") and f"invoice/acme/{file} is left out: " in line], err
+
+
+def test_an_unexpected_error_names_its_asset(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def boom(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("extraction_assets.assets.pages.render_vendor", boom)
+    assert "page_images[invoice/acme]: RuntimeError: boom" in refused(capsys, *at(home), "update", "--to", "page_images")
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "settings.yaml/x"])
+def test_an_impossible_path_is_one_line(home: Home, capsys: pytest.CaptureFixture[str], path: str) -> None:
+    refused(capsys, *at(home), "ingest", str(home.root / path), "--type", "invoice")
+    refused(capsys, *at(home), "lineage", str(home.root / path))
+    refused(capsys, "--home", str(home.root / path), "status")
+
+
+def test_json_of_a_file_whose_name_is_no_utf8(home: Home, tmp_path: Path) -> None:
+    """In a process of its own: only a real stdout refuses such a name."""
+    name = os.fsencode(tmp_path) + b"/\xff.pdf"
+    os.link(home.landing / "invoice" / "acme" / "acme-0.pdf", name)
+    command = [sys.executable, "-m", "extraction_assets.cli", *at(home), "render", name, "--out", str(tmp_path / "out"), "--json"]
+    for locale in ("C.UTF-8", "C"):
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": locale})
+        assert done.returncode == 0, done.stderr
+        assert os.fsencode(json.loads(done.stdout.decode("ascii"))[0]["file"]) == name
+
+
+def test_lineage_of_a_document_by_its_path(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "update", "--to", "document_labels")[0] == 0
+    code, out, _ = run(capsys, *at(home), "lineage", str(home.landing / "invoice" / "acme" / "acme-0.pdf"), "--json")
+    assert code == 0
+    assert [row["file"] for row in json.loads(out)["documents"]] == ["invoice/acme/acme-0.pdf"]
+
+
+def test_lineage_of_a_folder_that_is_no_adapter(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "manifest.json").write_text("oops")
+    assert "manifest.json" in refused(capsys, *at(home), "lineage", str(tmp_path / "folder"))
 
 
 def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,12 @@ def test_every_shipped_schema_accepts_its_own_empty_target(name: str) -> None:
         (schema({"a": {"type": "array"}}), "/properties/a/items"),
         (schema({"a": {"type": "string", "x-type": "money"}}), "/properties/a/x-type"),
         ({"type": "array", "items": STRING}, "/type"),
-        ({"type": "object", "properties": 3}, "not a valid JSON Schema"),
+        ({"type": "object", "properties": 3}, "/properties: not a valid JSON Schema"),
+        (schema({"a": {"type": "money"}}), "/properties/a/type: not a valid JSON Schema"),
+        ({"type": "object"}, "x.schema.json /: "),
+        (schema({"a": {"anyOf": [True, {"type": "null"}]}}), "/properties/a/anyOf"),
+        (schema({"a": {"$ref": "#/$defs/b"}}, **{"$defs": {"b": True}}), "/properties/a/$ref"),
+        (schema({"a": {"$ref": "http://127.0.0.1:9/b.json"}}), "is another document"),
     ],
 )
 def test_a_schema_that_cannot_be_trained_on_is_refused_with_its_pointer(document: dict[str, Any], pointer: str) -> None:
@@ -87,6 +92,29 @@ def test_a_schema_file_with_a_json_error_names_the_line(tmp_path: Path) -> None:
     path.write_text('{"type": "object",\n oops}')
     with pytest.raises(InputError, match=r"x\.schema\.json:2"):
         TargetSchema.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"type": "object", "type": "string"}', "the key 'type' stands twice"),
+        ('{"maxProperties": ' + "9" * 5000 + "}", "cannot be used"),
+        ("[" * 100_000, "cannot be used"),
+    ],
+)
+def test_a_schema_file_beyond_plain_json_is_one_clear_line(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "x.schema.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=found) as caught:
+        TargetSchema.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_schema_saved_with_a_byte_order_mark_is_the_same_schema(tmp_path: Path) -> None:
+    plain, marked = tmp_path / "a.schema.json", tmp_path / "b.schema.json"
+    plain.write_text(json.dumps(schema({"a": STRING})))
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert TargetSchema.load(marked).digest == TargetSchema.load(plain).digest
 
 
 def test_the_chat_record_schema_is_valid_json_schema() -> None:

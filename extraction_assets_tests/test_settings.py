@@ -54,6 +54,13 @@ def test_the_default_file_names_every_key() -> None:
         ("- a\n", "holds a list"),
         ("automation: {timezone: Mars/Olympus}\n", "unknown time zone 'Mars/Olympus'"),
         ("automation: {cron: often}\n", "not a cron line"),
+        ("render: [1, 2]\n", ":1 render: found [1, 2]: Input should be a section"),
+        ("splits:\n  held_out_vendors: invoice/acme\n", ":2 splits.held_out_vendors: found 'invoice/acme': Input should be a list"),
+        ("render: {dpi: 2024-13-45}\n", ":1 render.dpi: found '2024-13-45'"),
+        (f"workers: {'9' * 5000}\n", "holds a value that cannot be read"),
+        ("workers: !!int x\n", "holds a value that cannot be read"),
+        ("[" * 3000, "is nested too deeply"),
+        ("render: &itself\n  dpi: *itself\n", "is nested too deeply"),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, expected: str) -> None:

@@ -7,13 +7,13 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 
 from extraction_assets.assets.conditions import on_change
-from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
+from extraction_assets.assets.materialization import MOST_WARNINGS, OWNERS, HomeResource, Materialization
 from extraction_assets.assets.pages import hard_negatives, page_targets
 from extraction_assets.assets.roots import base_model
 from extraction_assets.assets.tables import markdown_table
 from extraction_assets.dataset.card import dataset_card as make_card
 from extraction_assets.dataset.chat import load_split, write_split
-from extraction_assets.dataset.index import build_index, read_index, write_index
+from extraction_assets.dataset.index import build_index, contradictions, read_index, write_index
 from extraction_assets.dataset.leaks import find_leaks
 from extraction_assets.dataset.ledger import SplitLedger
 from extraction_assets.dataset.records import SPLITS, IndexRow, Split, VendorNegatives, VendorTargets
@@ -45,10 +45,16 @@ def example_index(context: dg.AssetExecutionContext, home: HomeResource) -> dg.M
     targets = (VendorTargets.model_validate(run.store.read_json(version)) for version in versions.values())
     negatives = (VendorNegatives.model_validate(value) for _, value in run.read_partitions("hard_negatives"))
     rows = build_index(targets, negatives)
+    opposed = contradictions(rows)
+    for one, other in opposed[:MOST_WARNINGS]:
+        context.log.warning(
+            f"one page has two different targets: page {one.page} of {one.document[:12]} in {one.vendor} "
+            f"and page {other.page} of {other.document[:12]} in {other.vendor}. Correct one label, or remove one of the two"
+        )
     # the versions go along, so that the card below needs no edge to a hundred partitions
     return run.finish(
         {"index": write_index(rows, run.store), "targets": versions},
-        {"examples": len(rows), "documents": len({row.document for row in rows})},
+        {"examples": len(rows), "documents": len({row.document for row in rows}), "contradictions": len(opposed)},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from extraction_assets.documents.records import Refusal
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.progress import Progress, terminal_bar
@@ -18,6 +19,10 @@ from extraction_assets.settings import Settings
 OWNERS = ["team:document-operations"]
 OBSERVED = "observed"
 """name, among a root's inputs, of what it saw outside the graph"""
+
+
+MOST_WARNINGS = 10
+"""lines about one kind of trouble in one run; the metadata tells of all"""
 
 
 class HomeResource(dg.ConfigurableResource):
@@ -74,6 +79,13 @@ class Materialization:
     def progress(self, unit: str) -> Progress:
         """A bar on stderr for this run."""
         return terminal_bar(label(self.asset, self.partition), unit)
+
+    def warn_left_out(self, refused: Sequence[Refusal], files: Mapping[str, str] | None = None) -> None:
+        """Say which documents could not be taken: a run that succeeds without them is else silent. files: document -> its file."""
+        for one in refused[:MOST_WARNINGS]:
+            self.context.log.warning(f"{(files or {}).get(one.file, one.file)} is left out: {one.reason}: {one.detail}")
+        if len(refused) > MOST_WARNINGS:
+            self.context.log.warning(f"{label(self.asset, self.partition)}: and {len(refused) - MOST_WARNINGS} more are left out")
 
     def finish(
         self,

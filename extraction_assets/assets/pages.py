@@ -43,6 +43,7 @@ def page_images(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Mat
             f"{len(limited)} of {len(pages.pages)} pages rendered below {settings.dpi:g} dpi (lowest {lowest:g}): "
             f"render.max_visual_tokens is {settings.max_visual_tokens}"
         )
+    run.warn_left_out(pages.refused, {document.document: document.file for document in documents.documents})
     flags = Counter(flag for page in pages.pages for flag in page.flags)
     return run.finish(
         pages.model_dump(mode="json"),

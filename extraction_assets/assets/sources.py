@@ -25,6 +25,7 @@ def raw_documents(context: dg.AssetExecutionContext, home: HomeResource) -> dg.M
     run = Materialization(context, home, observed=seen.version("raw_documents", vendor))
     cache = DigestCache(run.home.cache / "digests.json")
     found = collect_documents(run.home.landing, vendor, run.store, cache, progress=run.progress("file"))
+    run.warn_left_out(found.refused)
     return run.finish(
         found.model_dump(mode="json"),
         {

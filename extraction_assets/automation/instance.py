@@ -6,6 +6,7 @@ import logging
 import os
 
 import dagster as dg
+import yaml
 from filelock import FileLock
 
 from extraction_assets.errors import InputError
@@ -46,7 +47,11 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # two processes that make the tables of a new home at once leave a database that nothing can open again
     with FileLock(home.dagster / ".tables.lock"):
-        instance = dg.DagsterInstance.from_config(str(home.dagster))
+        try:
+            instance = dg.DagsterInstance.from_config(str(home.dagster))
+        except (yaml.YAMLError, dg.DagsterInvalidConfigError) as error:
+            found = f"is no configuration of Dagster: {str(error).splitlines()[0]}"
+            raise InputError(str(path), found, do="Correct it, or delete it: it is then written anew") from None
         if not tables.exists():
             instance.get_runs(limit=1)
             instance.get_dynamic_partitions(VENDORS)

@@ -14,6 +14,9 @@ from typing import Any
 from extraction_assets.dataset.records import SPLITS
 from extraction_assets.errors import InputError
 from extraction_assets.record import Record
+from extraction_assets.store import digest_file
+from extraction_assets.training.adapter import read_manifest
+from extraction_assets.training.manifest import MANIFEST
 
 MIN_DIGITS = 6
 """a digest may be shortened to this many characters"""
@@ -66,15 +69,17 @@ def trace(record: Record, what: str) -> Chain:
 
 
 def _as_digest(what: str) -> str:
-    """Paths carry the digest in their name: store/folders/<digest>, store/objects/ab/<digest>.png."""
+    """Paths in the store carry the digest in their name: store/folders/<digest>, store/objects/ab/<digest>.png. Elsewhere it is
+    that of the content: an adapter that was copied names its job, a document is its bytes."""
     if "/" in what or Path(what).exists():
         path = Path(what).resolve()
-        manifest = path / "manifest.json"
-        if path.is_dir() and not _is_digest(path.name) and manifest.is_file():
-            return str(json.loads(manifest.read_text()).get("adapter", path.name))
         for part in (path.stem, *(parent.name for parent in path.parents)):
             if _is_digest(part):
                 return part
+        if (path / MANIFEST).is_file():
+            return read_manifest(path).job
+        if path.is_file():
+            return digest_file(path)
     if len(what) < MIN_DIGITS:
         raise InputError(what, "is too short to name anything", f"at least {MIN_DIGITS} characters of a digest, or a path")
     return what.lower()
@@ -127,6 +132,11 @@ def _example_or_page(record: Record, wanted: str) -> Chain | None:
             row for row in _records(record, value["jsonl"]) if row["id"].startswith(wanted) or row["meta"]["page_digest"].startswith(wanted)
         ]
         if found:
+            names = {name for row in found for name in (row["id"], row["meta"]["page_digest"]) if name.startswith(wanted)}
+            if len(names) > 1:
+                raise InputError(
+                    wanted, f"is the beginning of {len(names)} things", do=f"Give more characters: {', '.join(sorted(names)[:3])}"
+                )
             meta = found[0]["meta"]
             by_id = found[0]["id"].startswith(wanted)
             chain = Chain("example" if by_id else "page image", found[0]["id"] if by_id else meta["page_digest"])

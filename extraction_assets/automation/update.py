@@ -21,7 +21,7 @@ from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
-from extraction_assets.record import PROCESS_TAG, VENDORS, Partition, is_alive, process_identity
+from extraction_assets.record import PROCESS_TAG, VENDORS, Partition, is_alive, label, process_identity
 
 LOCK_SECONDS = 24 * 3600
 
@@ -159,7 +159,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
         tags={PROCESS_TAG: process_identity()},
         raise_on_error=False,
     )
-    errors = failures(result)
+    errors = failures(result, statuses[0].partition)
     done = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
     rows = []
     for status in statuses:
@@ -177,8 +177,8 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
     return rows
 
 
-def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    """Asset -> its error in one line: an InputError as it stands, anything else with its class."""
+def failures(result: dg.ExecuteInProcessResult, partition: Partition) -> dict[str, str]:
+    """Asset -> its error in one line: an InputError as it stands, anything else with its asset and class."""
     found = {}
     for event in result.all_events:
         if event.is_step_failure and event.step_key:
@@ -189,5 +189,7 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
                 raise KeyboardInterrupt
             cause = error.cause if error and error.cause else error
             text = " ".join(cause.message.split()) if cause is not None else "failed without a word"
-            found[event.step_key] = text.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+            ours = f"{InputError.__module__}.{InputError.__name__}: "
+            # an InputError says where; anything else would not even say whose it is
+            found[event.step_key] = text.removeprefix(ours) if text.startswith(ours) else f"{label(event.step_key, partition)}: {text}"
     return found

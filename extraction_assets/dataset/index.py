@@ -96,6 +96,16 @@ def _keep(best: dict[str, IndexRow], row: IndexRow) -> None:
     best[row.id] = first.model_copy(update={"copies": tuple(sorted(copies))})
 
 
+def contradictions(rows: Iterable[IndexRow]) -> list[tuple[IndexRow, IndexRow]]:
+    """Pairs of clean examples that ask the same question of the same picture and teach different answers."""
+    first: dict[tuple[str, str], IndexRow] = {}
+    pairs = []
+    for row in rows:
+        if row.stratum == CLEAN and (known := first.setdefault((row.image, row.instruction), row)).target != row.target:
+            pairs.append((known, row))
+    return pairs
+
+
 def holds_values(target: str) -> bool:
     """Whether a spelled target says anything: some value is not null."""
     return bool(leaves(json.loads(target)))

@@ -63,7 +63,9 @@ def _of_folder(source: Path, vendor: str | None) -> Iterator[Candidate]:
         if path.suffix.lower() == LABEL_SUFFIX:
             continue
         suffix = path.suffix.lower()
-        if suffix in _DOCUMENT_SUFFIXES or _is_document(path):
+        if path.exists() and not path.is_file():
+            yield Candidate(name, path, None, None, owner, ("unreadable", "is no regular file"))  # a pipe would be read for ever
+        elif suffix in _DOCUMENT_SUFFIXES or _is_document(path):
             yield Candidate(name, path, _label_of(path), None, owner)
         elif suffix in _OTHER_DOCUMENT_SUFFIXES:
             yield Candidate(name, path, None, None, owner, ("unsupported_format", f"is {_described(path)}; PDF, JPEG and PNG are taken"))
@@ -132,8 +134,8 @@ def _of_line(manifest: Path, where: str, line: str) -> Candidate:
         values = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(where, f"not valid JSON: {error.msg}") from None
-    except RecursionError:
-        raise InputError(where, "is nested too deeply") from None
+    except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+        raise InputError(where, "is nested too deeply or holds a number that is too long") from None
     if not isinstance(values, dict):
         raise InputError(where, "holds no JSON object", 'an object such as {"file": "a.pdf", "label": null, "type": null, "vendor": null}')
     file = _string(values, "file", where)
@@ -142,11 +144,18 @@ def _of_line(manifest: Path, where: str, line: str) -> Candidate:
     label = _string(values, "label", where)
     path, label_path = manifest.parent / file, manifest.parent / label if label else None
     problem = None
-    if "\0" in file + (label or "") or not path.is_file():
+    if not _is_file(path):
         problem = "missing_file", "the manifest names it, but there is no such file"
-    elif label_path is not None and not label_path.is_file():
+    elif label_path is not None and not _is_file(label_path):
         problem = "missing_label", f"its label {label} does not exist"
     return Candidate(_printable(file), path, label_path, _string(values, "type", where), _string(values, "vendor", where), problem)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that no encoding has
+        return False
 
 
 def _string(values: dict[str, Any], key: str, where: str) -> str | None:

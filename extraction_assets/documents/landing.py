@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from extraction_assets.documents.digest_cache import DigestCache
 from extraction_assets.documents.names import check_vendor_name, fold, partition_key, split_key
@@ -156,6 +157,8 @@ def _scan_folder(landing: Path, folder: Path, cache: DigestCache, problems: list
             stems.add(stem)
         try:
             stat = entry.stat()
+            if not S_ISREG(stat.st_mode):  # reading a pipe would wait for ever
+                raise InputError(_where(folder / entry.name), "is no regular file", do="Remove it")
             if is_label:
                 labels[stem] = (entry.name, cache.label(path, stat, _where(folder / entry.name)))
             else:

@@ -52,6 +52,7 @@ def evaluate_files(
     lines, ids that stand twice, predictions that no gold line asks for, and targets that the schema could not score.
     """
     settings = settings or EvaluationSettings()
+    _refuse_overwriting(per_document, (predictions, gold, Path(schema.source)))
     gold_lines, prediction_lines = find_lines(gold), find_lines(predictions)
     if not gold_lines.places:
         raise InputError(str(gold), "holds no line", '{"id", "target", "vendor", "stratum"} per document')
@@ -140,6 +141,16 @@ def _pairs(gold: Lines, predictions: Lines, schema: TargetSchema) -> Iterator[tu
                 line, number = predictions.read(prediction_file, id)
                 said = read_prediction(predictions.path, number, line)
             yield asked, said
+
+
+def _refuse_overwriting(out: Path | None, inputs: tuple[Path, ...]) -> None:
+    """The output takes its name by a rename, which would put a file in the place of an input, or of a device such as /dev/null."""
+    if out is None or not out.exists():
+        return
+    if not out.is_file():
+        raise InputError(str(out), "is no regular file", "the name of a file, new or to be replaced")
+    if any(path.exists() and out.samefile(path) for path in inputs):
+        raise InputError(str(out), "is one of the inputs", "another file for the scores")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,10 @@ def refuse_unscorable(value: Any, node: dict[str, Any], where: str, schema: Targ
             refuse_unscorable(item, node["items"], f"{where}/{number}", schema)
     elif isinstance(value, (dict, list)):
         raise InputError(where, f"holds a JSON {_json_type(value)}", "a plain value")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(where, f"found {value}, which JSON cannot hold", "a number or null")
+    elif isinstance(value, str) and not _is_writable(value):
+        raise InputError(where, "holds a lone surrogate", "text that can be written as UTF-8")
 
 
 def _each_line(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extraction_assets.dataset.index import build_index, example_id, holds_values, read_index, write_index
+from extraction_assets.dataset.index import build_index, contradictions, example_id, holds_values, read_index, write_index
 from extraction_assets.dataset.records import HardNegative, PageTarget, VendorNegatives, VendorTargets
 from extraction_assets.errors import InputError
 from extraction_assets.store import Store
@@ -53,6 +53,18 @@ def test_equal_examples_are_one_row_that_names_its_copies_in_any_order() -> None
     assert (first.vendor, first.copies) == ("invoice/a", (("invoice/b", sha("d"), 1),))
     assert second.copies == ()
     assert build_index(vendors[::-1], []) == [first, second]
+
+
+def test_one_picture_with_two_answers_is_a_contradiction_and_an_equal_copy_is_none() -> None:
+    rows = build_index(
+        [
+            targets("a", ("d", 1, "same", '{"a":"1"}'), ("e", 1, "own", '{"a":"1"}')),
+            targets("b", ("d", 1, "same", '{"a":"1"}')),
+            targets("c", ("d", 1, "same", '{"a":"2"}')),
+        ],
+        [],
+    )
+    assert [(one.vendor, other.vendor) for one, other in contradictions(rows)] == [("invoice/a", "invoice/c")]
 
 
 def test_a_negative_without_its_clean_page_is_an_error_not_an_orphan() -> None:

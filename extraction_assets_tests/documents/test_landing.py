@@ -42,6 +42,15 @@ def test_no_landing_is_an_empty_one(tmp_path: Path, cache: DigestCache) -> None:
     assert scan_landing(tmp_path / "nowhere", cache).vendors == {}
 
 
+@pytest.mark.parametrize("name", ["pipe.pdf", "good.json"])
+def test_a_pipe_is_named_and_not_waited_for(landing: Path, cache: DigestCache, name: str) -> None:
+    put(landing, "invoice/acme/good.pdf", "x")
+    os.mkfifo(landing / "invoice/acme" / name)
+    scan = scan_landing(landing, cache)
+    assert [f"{name}: is no regular file" in str(problem) for problem in scan.problems] == [True]
+    assert [file.file for file in scan.vendors["invoice/acme"]] == ["invoice/acme/good.pdf"]
+
+
 def test_every_problem_is_named_and_the_rest_stands(landing: Path, cache: DigestCache) -> None:
     put(landing, "stray.pdf", "x")
     put(landing, "invoice/stray.json", "{}")

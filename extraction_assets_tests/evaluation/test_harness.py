@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,26 @@ def test_gold_that_bends_its_schema_is_scored_and_told(tmp_path: Path) -> None:
     assert report["overall"]["field_accuracy"]["value"] == 1.0
     assert report["gold_outside_schema"]["count"] == 1
     assert "g.jsonl:1 /target" in report["gold_outside_schema"]["first"][0]
+
+
+@pytest.mark.parametrize(("spelled", "found"), [("NaN", "found nan"), ("1e999", "found inf"), ('"\\ud800"', "holds a lone surrogate")])
+def test_gold_that_json_cannot_hold_is_named_by_line_and_pointer(tmp_path: Path, spelled: str, found: str) -> None:
+    line = json.dumps(asked("2", gold(grand_total="HERE"))).replace('"HERE"', spelled)
+    with pytest.raises(InputError, match=rf"g\.jsonl:2 /target/grand_total: {found}"):
+        evaluate(tmp_path, [said("1")], [asked("1"), line])
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "g.jsonl", "same.jsonl"])
+def test_scores_never_take_the_place_of_an_input(tmp_path: Path, name: str) -> None:
+    (tmp_path / "same.jsonl").symlink_to("g.jsonl")
+    with pytest.raises(InputError, match="is one of the inputs"):
+        evaluate(tmp_path, [said("1")], [asked("1")], per_document=tmp_path / name)
+    assert json.loads((tmp_path / "g.jsonl").read_text())["id"] == "1"
+
+
+def test_scores_never_take_the_place_of_what_is_no_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # stands for /dev/null, which a rename by root would replace for everybody
+    with pytest.raises(InputError, match="is no regular file"):
+        evaluate(tmp_path, [said("1")], [asked("1")], per_document=pipe)
+    assert pipe.is_fifo()
