@@ -28,13 +28,14 @@ ui: install
 	$(BIN)/extraction --home $(HOME_FOLDER) ui
 
 check: install
-	$(BIN)/ruff check extraction_assets extraction_assets_tests
-	$(BIN)/ruff format --check extraction_assets extraction_assets_tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# two workers on two cores; the tiny models of the tests are faster on one thread each
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) demo_home

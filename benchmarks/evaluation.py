@@ -10,21 +10,16 @@ parsed answers, which is what one would otherwise do to compare JSON with JSON; 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import random
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from printing import Row, print_rows
 
 from extraction_assets.evaluation.harness import evaluate_files
 from extraction_assets.evaluation.strict_json import parse_answer
@@ -134,40 +129,18 @@ def main() -> None:
         rate, sample = ours(documents, run)
         own.append(rate)
         theirs.append(peer(sample))
-    row = {
-        "name": "documents_per_s",
-        "ours": round(statistics.median(own), 1),
-        "peer": round(statistics.median(theirs), 2),
-        "peer_name": "anls-star, one call per document",
-        "unit": f"documents of {ROWS} rows per second ({documents} documents, one process)",
-        "ratio": round(statistics.median(own) / statistics.median(theirs), 1),
-        "better": "higher",
-    }
-    memory = {
-        "name": "peak_memory_mb",
-        "ours": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "peer": None,
-        "peer_name": None,
-        "unit": "MB resident, whole process",
-        "ratio": None,
-        "better": "lower",
-    }
-    if arguments.json:
-        names = ("numpy", "scipy", "anls-star", "jsonschema-rs")
-        print(
-            json.dumps(
-                {
-                    "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-                    "date": datetime.date.today().isoformat(),
-                    "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names},
-                    "rows": [row, memory],
-                }
-            )
-        )
-        return
-    print(f"{'':18}{'ours':>12}{'peer':>12}{'ratio':>9}   unit")
-    print(f"{row['name']:18}{row['ours']:>12}{row['peer']:>12}{row['ratio']:>9}   {row['unit']}; peer: {row['peer_name']}")
-    print(f"{memory['name']:18}{memory['ours']:>12}{'':>12}{'':>9}   {memory['unit']}")
+    rows = [
+        Row(
+            "documents_per_s",
+            round(statistics.median(own), 1),
+            f"documents of {ROWS} rows per second ({documents} documents, one process)",
+            "higher",
+            round(statistics.median(theirs), 2),
+            "anls-star, one call per document",
+        ),
+        Row("peak_memory_mb", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1), "MB resident, whole process", "lower"),
+    ]
+    print_rows(rows, ("numpy", "scipy", "anls-star", "jsonschema-rs"), arguments.json)
 
 
 if __name__ == "__main__":

