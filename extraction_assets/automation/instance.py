@@ -18,6 +18,8 @@ _CONFIGURATION = """\
 # Written once by extraction; yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false     # no invitation to a mailing list over the graph
 concurrency:
   pools:
     default_limit: 1   # one training at a time
