@@ -23,7 +23,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
         raise InputError(str(path), f"cannot be read: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{path} {'.'.join(map(str, first['loc']))}", first["msg"], "an adapter manifest") from None
+        raise InputError(f"{path} {'.'.join(map(str, first['loc']))}".rstrip(), first["msg"], "an adapter manifest") from None
 
 
 def verify_adapter(folder: Path) -> AdapterManifest:
