@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-RENDERER = 1
+RENDERER = 2
 """Raised when a change of this package's own drawing code can change a page image or its words."""
 
 EINVOICE_READER = 1
 """Raised when a change of einvoice.py can change a label."""
 
-_ENGINES = ("pymupdf", "pypdfium2", "pillow", "isal", "numpy")
+_ENGINES = ("pymupdf", "pypdfium2", "pillow", "numpy")
 
 
 def engine_versions() -> dict[str, str]:
     """Name -> version of everything that decides the bytes of a page image and its words. Imports none of them."""
+    import zlib
     from importlib.metadata import version
 
-    return {"renderer": str(RENDERER), **{name: version(name) for name in _ENGINES}}
+    return {"renderer": str(RENDERER), "zlib": zlib.ZLIB_RUNTIME_VERSION, **{name: version(name) for name in _ENGINES}}
 
 
 def einvoice_versions() -> dict[str, str]:
