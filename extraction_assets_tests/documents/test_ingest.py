@@ -257,6 +257,18 @@ def test_a_line_that_says_nothing_stops_before_anything_is_copied(home: Home, li
     assert home.files() == []
 
 
+def test_a_manifest_may_name_what_no_file_system_can_hold(home: Home) -> None:
+    lines = [{"file": "x" * 5000 + ".pdf"}, {"file": "\ud800.pdf"}, {"file": "a\0.pdf"}]
+    put(home.source, "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    assert [refusal.reason for refusal in home.ingest().refused] == ["missing_file"] * 3
+
+
+def test_a_manifest_line_with_a_number_too_long_is_named(home: Home) -> None:
+    put(home.source, "manifest.jsonl", '{"file": "a.pdf"}\n{"file": ' + "9" * 5000 + "}\n")
+    with pytest.raises(InputError, match=r"manifest\.jsonl:2"):
+        home.ingest()
+
+
 # --- errors of the whole ----------------------------------------------------------------------------------------------------
 
 
@@ -305,18 +317,6 @@ def test_a_pipe_is_refused_and_not_waited_for(home: Home) -> None:
     report = home.ingest()
     assert report.added == 1
     assert [(refusal.file, refusal.reason) for refusal in report.refused] == [("b.pdf", "unreadable")]
-
-
-def test_a_manifest_may_name_what_no_file_system_can_hold(home: Home) -> None:
-    lines = [{"file": "x" * 5000 + ".pdf"}, {"file": "\ud800.pdf"}, {"file": "a\0.pdf"}]
-    put(home.source, "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    assert [refusal.reason for refusal in home.ingest().refused] == ["missing_file"] * 3
-
-
-def test_a_manifest_line_with_a_number_too_long_is_named(home: Home) -> None:
-    put(home.source, "manifest.jsonl", '{"file": "a.pdf"}\n{"file": ' + "9" * 5000 + "}\n")
-    with pytest.raises(InputError, match=r"manifest\.jsonl:2"):
-        home.ingest()
 
 
 def test_a_label_left_by_a_killed_run_is_taken_up(home: Home) -> None:
