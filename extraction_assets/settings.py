@@ -147,6 +147,8 @@ class TrainingSettings(Section):
     """stop after this many optimizer steps (None: epochs decide)"""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """optimizer steps between checkpoints; a killed run resumes at the last one"""
+    shuffle_targets: bool = False
+    """a control run: every page is taught the target of some page of its type. What it scores, no model has to read for. It never serves"""
     seed: int = 0
 
 

@@ -55,6 +55,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
                 "adapters": systems,
                 "answers": answers,
                 "decoding": run.version("decoding_settings"),
+                "control": planned["plan"]["settings"]["shuffle_targets"],
             },
             {
                 f"{system}_{split}": dg.MetadataValue.path(str(run.store.path(digest, ".jsonl")))
@@ -80,7 +81,9 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         settings = EvaluationSettings.from_json(run.read("evaluation_settings"))
         answered = run.read("predictions")
         scored = score_split(run.store, answered, "test")
-        decision = decide(scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings)
+        decision = decide(
+            scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings, answered["control"]
+        )
         title = f"Adapter {answered['adapters']['challenger'][:12]} on {sum(len(one.examples) for one in scored.types)} test pages"
         report = build_report(scored, settings, title, decision, history=_history(context.instance))
         value = {

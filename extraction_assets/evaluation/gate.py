@@ -2,7 +2,7 @@
 
 It must be better on the headline, by the margin asked for, than the champion and than the base model, on the same test set. And nothing
 that costs money may become worse by more than the guard margin: every amount and id field (columns too), the strict-JSON rate, the worst
-vendor. The first champion only has to beat the base model.
+vendor. The first champion only has to beat the base model. A control run (training.shuffle_targets) never becomes champion.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ class Decision:
         return {"promote": self.promote, "reason": self.reason, "numbers": self.numbers}
 
 
-def decide(champion: SystemScores | None, challenger: SystemScores, base: SystemScores, settings: EvaluationSettings) -> Decision:
-    """Decide on one test set. Raises InputError if the systems were not scored on the same documents under the same conditions."""
+def decide(
+    champion: SystemScores | None, challenger: SystemScores, base: SystemScores, settings: EvaluationSettings, control: bool = False
+) -> Decision:
+    """Decide on one test set. control: the challenger was taught shuffled targets.
+
+    Raises InputError if the systems were not scored on the same documents under the same conditions.
+    """
     numbers: dict[str, Any] = {"headline": settings.headline, "margin": settings.margin, "guard_margin": settings.guard_margin}
-    objections: list[str] = []
+    objections = ["a control run, taught shuffled targets"] if control else []
     for rival in (base, champion):
         if rival is None:
             continue

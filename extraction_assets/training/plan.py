@@ -17,6 +17,7 @@ from extraction_assets.model.encoding import PageEncoder, TextEncoding
 from extraction_assets.model.examples import Example, read_examples
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.training.arithmetic import MemoryEstimate, ModelShape
+from extraction_assets.training.control import with_shuffled_targets
 from extraction_assets.training.machines import Machine
 
 
@@ -144,8 +145,10 @@ def estimate(plan: TrainingPlan, machine: Machine) -> MachineEstimate:
 def split_lengths(
     jsonl: Path, encoder: PageEncoder, settings: TrainingSettings, longest_possible: int
 ) -> tuple[list[tuple[Example, TextEncoding]], SplitLengths]:
-    """The examples of a split that training reads, with their tokens; over-length ones are listed and left out, or an InputError."""
+    """The examples of a split as training reads them, with their tokens; over-length ones are listed and left out, or an InputError."""
     examples = read_examples(jsonl)
+    if settings.shuffle_targets:
+        examples = with_shuffled_targets(examples, settings.seed)
     texts = encoder.texts([(e.width, e.height, e.instruction, e.target, f"{jsonl} id {e.id}") for e in examples])
     fits, over = [], []
     for example, text in zip(examples, texts, strict=True):

@@ -64,6 +64,39 @@ def test_words_that_are_asked_for_stand_on_the_page() -> None:
     assert checked > 5
 
 
+def test_values_are_read_from_the_glyphs_that_print_them() -> None:
+    checked = 0
+    for example in pages(8, 60):
+        dates = {place for match in re.finditer(r"\d{4}-\d\d-\d\d", example.answer) for place in range(*match.span())}
+        for place, (character, points) in enumerate(zip(example.answer, example.sources, strict=True)):
+            if place in dates:
+                continue  # 03 may be read from 3
+            if points is None or len(points) > 1 or not (character.isdigit() or character.islower()) or character not in CHARACTERS:
+                continue  # a point may be read from a comma, EUR from a sign
+            nearest = example.glyphs[np.linalg.norm(example.glyphs[:, :2] - points[0], axis=1).argmin()]
+            assert np.linalg.norm(nearest[:2] - points[0]) < 2
+            assert CHARACTERS[int(nearest[2]) - 1] == character
+            checked += 1
+    assert checked > 1000
+
+
+@pytest.mark.parametrize(
+    ("printed", "canonical", "read_from"),
+    [
+        ("3. März 2024", "2024-03-03", ["2024"] * 5 + ["März"] * 3 + ["3"] * 2),
+        ("05 de mayo de 2019", "2019-05-05", ["2019"] * 5 + ["mayo"] * 3 + ["05"] * 2),
+        ("07/11/24", "2024-11-07", ["24"] * 5 + ["11"] * 3 + ["07"] * 2),
+        ("2024/11/07", "2024-11-07", ["2024"] * 5 + ["11"] * 3 + ["07"] * 2),
+        ("€ 1.234,50", "1234.50", list("1234,50")),
+        ("19,5 %", "19.5", list("19,5")),
+        ("€", "EUR", ["€"] * 3),
+        ("A-7", "A-7", list("A-7")),
+    ],
+)
+def test_each_character_of_a_value_has_its_source_in_print(printed: str, canonical: str, read_from: list[str]) -> None:
+    assert ["".join(printed[i] for i in source) for source in words.Value(printed, canonical).sources()] == read_from
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_amounts_print_what_they_are(seed: int) -> None:
     value = words.amount(random.Random(seed))

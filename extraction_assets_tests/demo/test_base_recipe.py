@@ -86,7 +86,7 @@ def test_reading_a_batch_is_the_stock_forward_with_its_own_positions(model: Any,
     batch = reading_batches(str(tokenizer_file), (CROP,), 1, 0, 1)[0]
     ids, scored = torch.from_numpy(batch.ids), torch.from_numpy(batch.labels != NOT_SCORED)
     pixels = torch.from_numpy(batch.pixels)
-    ours, _ = read(model, pixels, ids, torch.from_numpy(batch.positions), batch.before, scored)
+    ours = read(model, pixels, ids, torch.from_numpy(batch.positions), batch.before, scored).logits
     stock = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -105,6 +105,39 @@ def test_labels_are_the_answer_and_its_end(tokenizer_file: Path) -> None:
         kept = labels[labels != NOT_SCORED]
         assert tokenizer.decode(kept.tolist(), skip_special_tokens=False) == answer + "<|im_end|>"
         assert (ids[labels != NOT_SCORED] == kept).all()
+
+
+def test_the_guide_points_at_the_visual_tokens_of_what_comes_next(tokenizer_file: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    batch = reading_batches(str(tokenizer_file), (CROP,), 2, 0, 1)[0]
+    assert len(batch.looking) == len(batch.sources) > 20
+    for (page, place), sources in zip(batch.looking, batch.sources, strict=True):
+        assert batch.value_tokens[page, place + 1]
+        assert 1 <= sources.sum() <= 7  # a date may run over some, a character stands in one
+    (first_page, first), sources = batch.looking[0], batch.sources[0]
+    pixels = batch.pixels[first_page].reshape(4, 32, 7, 32, 3).transpose(0, 2, 1, 3, 4).reshape(28, -1)
+    assert pixels[sources].min() < pixels.mean()  # there is ink
+    assert tokenizer.decode([int(batch.ids[first_page, first + 1])])
+
+
+@torch.no_grad()
+def test_watched_attention_is_what_the_layer_used(model: Any, tokenizer_file: Path) -> None:
+    batch = reading_batches(str(tokenizer_file), (CROP,), 1, 0, 1)[0]
+    inputs = [torch.from_numpy(array) for array in (batch.pixels, batch.ids, batch.positions)]
+    found = read(model, *inputs, batch.before, torch.from_numpy(batch.labels != NOT_SCORED), watched_layers=(0, 1))
+    length = batch.ids.shape[1]
+    assert [weights.shape for weights in found.attention] == [(3, 2, length, length)] * 2
+    for weights in found.attention:
+        assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-4)
+        assert weights.triu(1).abs().max() == 0
+
+
+def test_a_stage_that_leaves_the_tower_alone_changes_no_weight_of_it(tmp_path: Path) -> None:
+    before, _ = start_model(1, "test", CPU)
+    after = run(tmp_path, counts=StepCounts(0, 2, 0, 0))
+    same = {name for name, value in before.state_dict().items() if torch.equal(value, after.state_dict()[name])}
+    assert {name for name in before.state_dict() if "visual." in name} <= same
+    assert "model.language_model.layers.0.mlp.up_proj.weight" not in same
 
 
 def test_the_prompt_is_the_chat_template_with_the_image_spread_out(tokenizer_file: Path) -> None:

@@ -45,6 +45,12 @@ def test_the_first_champion_must_beat_the_base_model() -> None:
     assert "not better than the base's 0.111" in same.reason
 
 
+def test_a_control_run_is_never_promoted() -> None:
+    decision = decide(None, system("challenger", answers(20)), BASE, SETTINGS, control=True)
+    assert not decision.promote
+    assert "control run" in decision.reason
+
+
 def test_a_better_challenger_is_promoted_and_an_equal_or_worse_one_is_not() -> None:
     champion = system("champion", answers(10))
     assert decide(champion, system("challenger", answers(12)), BASE, SETTINGS).promote

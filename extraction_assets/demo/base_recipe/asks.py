@@ -16,13 +16,13 @@ from typing import Literal
 
 from extraction_assets.demo.base_recipe import words
 from extraction_assets.demo.base_recipe.tokenizer_sample import listed
-from extraction_assets.demo.base_recipe.words import Value
+from extraction_assets.demo.base_recipe.words import Value, as_printed
 
 Kind = Literal["id", "text", "date", "amount", "count", "percent", "currency"]
 
 DRAW: dict[Kind, Callable[[random.Random], Value]] = {
-    "id": lambda rng: _as_printed(words.identifier(rng)),
-    "text": lambda rng: _as_printed(_some_text(rng)),
+    "id": lambda rng: as_printed(words.identifier(rng)),
+    "text": lambda rng: as_printed(_some_text(rng)),
     "date": words.date,
     "amount": words.amount,
     "count": words.count,
@@ -138,10 +138,6 @@ def _ascii(text: str) -> str:
     table = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "a", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l"}
     plain = "".join(table.get(character, character) for character in text.lower())
     return "".join(c for c in unicodedata.normalize("NFKD", plain) if c.isascii() and (c.isalnum() or c == "_")) or "k"
-
-
-def _as_printed(text: str) -> Value:
-    return Value(text, text)
 
 
 def _some_text(rng: random.Random) -> str:

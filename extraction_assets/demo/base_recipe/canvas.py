@@ -10,14 +10,14 @@ import io
 import math
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pymupdf
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from extraction_assets.demo.base_recipe.words import CHARACTERS
+from extraction_assets.demo.base_recipe.words import CHARACTERS, Value
 
 # name -> bold face; the base-14 faces are embedded too (TextWriter embeds), the others come from the pymupdf-fonts package
 FACES = {
@@ -79,6 +79,8 @@ class Picture:
     """(h, w, 3)"""
     glyphs: NDArray[np.float32]
     """(n, 3): centre x, centre y (px, the middle of the x-height), class"""
+    places: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    """id of a drawn Value -> (characters of what is printed, 2): centre x, centre y of each (px)"""
 
 
 class Canvas:
@@ -88,9 +90,18 @@ class Canvas:
         self.width, self.height = width, height
         self._document = pymupdf.open()
         self._page = self._document.new_page(width=width, height=height)
+        self._places: dict[int, NDArray[np.float32]] = {}
         self._writers: dict[tuple[float, ...], pymupdf.TextWriter] = defaultdict(lambda: pymupdf.TextWriter(self._page.rect))
 
-    def text(self, x: float, baseline: float, text: str, face: str, size: float, colour: tuple[float, float, float] = (0, 0, 0)) -> None:
+    def text(
+        self, x: float, baseline: float, text: str | Value, face: str, size: float, colour: tuple[float, float, float] = (0, 0, 0)
+    ) -> None:
+        """Draw; where a Value's characters stand is kept for `Picture.places` (the caller keeps the Value alive)."""
+        if isinstance(text, Value):
+            advances = np.array([size * _advances(face)[character] for character in text.printed], dtype=np.float32)
+            centres = x + np.cumsum(advances) - advances / 2
+            self._places[id(text)] = np.stack([centres, np.full_like(centres, baseline - 0.34 * size)], axis=1)
+            text = text.printed
         if text:
             self._writers[colour].append((x, baseline), text, font=font(face), fontsize=size)
 
@@ -120,15 +131,19 @@ class Canvas:
         pixels = pixels.reshape(pixmap.height, pixmap.width, 3).copy()
         self._document.close()
         found = np.array([glyph for glyph in glyphs if glyph[2]], dtype=np.float32).reshape(-1, 3)
-        return Picture(pixels, found)
+        return Picture(pixels, found, self._places)
 
 
 def scanned(picture: Picture, rng: random.Random) -> Picture:
     """The same page as a scanner might see it: a small turn, blur, noise, uneven light, weak ink, JPEG."""
-    pixels, glyphs = picture.pixels, picture.glyphs
+    pixels, glyphs, places = picture.pixels, picture.glyphs, picture.places
     noise = np.random.default_rng(rng.getrandbits(64))
     if rng.random() < 0.3:
-        pixels, glyphs = _turned(pixels, glyphs, rng.uniform(-3, 3) if rng.random() < 0.4 else rng.uniform(-1, 1))
+        degrees = rng.uniform(-3, 3) if rng.random() < 0.4 else rng.uniform(-1, 1)
+        height, width = pixels.shape[:2]
+        pixels = np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(255, 255, 255)))
+        glyphs = _turned(glyphs, degrees, width, height)
+        places = {key: _turned(points, degrees, width, height) for key, points in places.items()}
     if rng.random() < 0.35:
         pixels = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6))))
     values = pixels.astype(np.float32)
@@ -148,16 +163,14 @@ def scanned(picture: Picture, rng: random.Random) -> Picture:
         packed = io.BytesIO()
         Image.fromarray(pixels).save(packed, "JPEG", quality=rng.randint(35, 85))
         pixels = np.asarray(Image.open(packed).convert("RGB"))
-    return Picture(pixels, glyphs)
+    return Picture(pixels, glyphs, places)
 
 
-def _turned(pixels: NDArray[np.uint8], glyphs: NDArray[np.float32], degrees: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Turned counter-clockwise about the middle; corners are filled with white."""
-    height, width = pixels.shape[:2]
-    turned = Image.fromarray(pixels).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(255, 255, 255))
+def _turned(points: NDArray[np.float32], degrees: float, width: int, height: int) -> NDArray[np.float32]:
+    """Points (n, 2 or more; x and y first) of a page turned counter-clockwise about its middle."""
     angle = math.radians(degrees)
-    x, y = glyphs[:, 0] - width / 2, glyphs[:, 1] - height / 2
-    moved = glyphs.copy()
+    x, y = points[:, 0] - width / 2, points[:, 1] - height / 2
+    moved = points.copy()
     moved[:, 0] = x * math.cos(angle) + y * math.sin(angle) + width / 2
     moved[:, 1] = -x * math.sin(angle) + y * math.cos(angle) + height / 2
-    return np.asarray(turned), moved
+    return moved

@@ -13,8 +13,8 @@ PALE = ((0.92, 0.92, 0.92), (0.88, 0.92, 0.97), (0.97, 0.94, 0.86), (0.9, 0.96, 
 
 
 def text_size(rng: random.Random) -> float:
-    """8 to 14 px, most of it 8.5 to 11."""
-    return rng.choice([rng.uniform(8, 9.5), rng.uniform(9, 11), rng.uniform(9, 11.5), rng.uniform(10, 14)])
+    """8.5 to 14 px, most of it 9 to 11."""
+    return rng.choice([rng.uniform(8.5, 9.5), rng.uniform(9, 10.5), rng.uniform(9, 11.5), rng.uniform(10, 14)])
 
 
 def glyph_page(rng: random.Random, width: int, height: int) -> Picture:

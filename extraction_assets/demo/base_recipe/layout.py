@@ -64,14 +64,14 @@ class Flow:
         self.top += lines * self.hand.leading
         return baseline
 
-    def measure(self, text: str, bold: bool = False) -> float:
-        return text_width(text, self.hand.bold if bold else self.hand.face, self.hand.size)
+    def measure(self, text: str | Value, bold: bool = False) -> float:
+        return text_width(text.printed if isinstance(text, Value) else text, self.hand.bold if bold else self.hand.face, self.hand.size)
 
-    def write(self, x: float, baseline: float, text: str, bold: bool = False, colour: Colour | None = None) -> None:
+    def write(self, x: float, baseline: float, text: str | Value, bold: bool = False, colour: Colour | None = None) -> None:
         face = self.hand.bold if bold else self.hand.face
         self.canvas.text(x, baseline, text, face, self.hand.size, self.hand.ink if colour is None else colour)
 
-    def write_right(self, x: float, baseline: float, text: str, bold: bool = False, colour: Colour | None = None) -> None:
+    def write_right(self, x: float, baseline: float, text: str | Value, bold: bool = False, colour: Colour | None = None) -> None:
         self.write(x - self.measure(text, bold), baseline, text, bold, colour)
 
 
@@ -87,7 +87,7 @@ def _inline(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Field]:
     x, abreast = flow.x0, rng.random() < 0.25
     for field in fields:
         label = field.label + flow.hand.colon
-        needed = flow.measure(label, bold) + gap + flow.measure(field.value.printed)
+        needed = flow.measure(label, bold) + gap + flow.measure(field.value)
         if x > flow.x0 and x + needed > flow.x1:
             flow.advance()
             x = flow.x0
@@ -95,7 +95,7 @@ def _inline(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Field]:
             continue
         baseline = flow.top + flow.hand.size
         flow.write(x, baseline, label, bold)
-        flow.write(x + flow.measure(label, bold) + gap, baseline, field.value.printed)
+        flow.write(x + flow.measure(label, bold) + gap, baseline, field.value)
         placed.append(field)
         if abreast:
             x += needed + 3 * gap + rng.uniform(0, 20)
@@ -111,10 +111,10 @@ def _two_columns(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Fi
     labels = [field.label + flow.hand.colon for field in fields]
     second = max(flow.measure(label, bold) for label in labels) + rng.uniform(4, 24)
     for field, label in zip(fields, labels, strict=True):
-        if second + flow.measure(field.value.printed) <= flow.width and flow.has_room():
+        if second + flow.measure(field.value) <= flow.width and flow.has_room():
             baseline = flow.advance()
             flow.write(flow.x0, baseline, label, bold)
-            flow.write(flow.x0 + second, baseline, field.value.printed)
+            flow.write(flow.x0 + second, baseline, field.value)
             placed.append(field)
     return placed
 
@@ -122,11 +122,11 @@ def _two_columns(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Fi
 def _at_the_right_edge(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Field]:
     bold, placed, dots = flow.hand.bold_labels, [], rng.random() < 0.2
     for field in fields:
-        label_width, value_width = flow.measure(field.label, bold), flow.measure(field.value.printed)
+        label_width, value_width = flow.measure(field.label, bold), flow.measure(field.value)
         if label_width + value_width + 8 <= flow.width and flow.has_room():
             baseline = flow.advance()
             flow.write(flow.x0, baseline, field.label, bold)
-            flow.write_right(flow.x1, baseline, field.value.printed)
+            flow.write_right(flow.x1, baseline, field.value)
             if dots:
                 room = flow.width - label_width - value_width - 8
                 flow.write(flow.x0 + label_width + 4, baseline, "." * int(room / max(1.0, flow.measure("."))))
@@ -157,12 +157,12 @@ def _stacked(flow: Flow, rng: random.Random, fields: list[Field], framed: bool) 
             flow.canvas.box(flow.x0, top, flow.x1, top + flow.hand.leading, bar)
         for place, field in enumerate(group):
             x = flow.x0 + place * step + (3 if framed else 0)
-            if max(flow.measure(field.label, True), flow.measure(field.value.printed)) > step - 6:
+            if max(flow.measure(field.label, True), flow.measure(field.value)) > step - 6:
                 continue
             if framed and not bar:
                 flow.canvas.box(x - 3, top, x + step - 3, top + 2.2 * flow.hand.leading, None, 0.6)
             flow.write(x, baseline, field.label, flow.hand.bold_labels, WHITE if bar else None)
-            flow.write(x, baseline + flow.hand.leading, field.value.printed)
+            flow.write(x, baseline + flow.hand.leading, field.value)
             placed.append(field)
     return placed
 
@@ -186,7 +186,7 @@ def set_table(flow: Flow, rng: random.Random, taken: set[str], most_rows: int) -
     columns = [draw_field(rng, taken, kind) for kind in kinds]
     rows = [[DRAW[kind](rng) for kind in kinds] for _ in range(wanted)]
     while columns:
-        widths = [max(flow.measure(c.label, True), *(flow.measure(row[i].printed) for row in rows)) for i, c in enumerate(columns)]
+        widths = [max(flow.measure(c.label, True), *(flow.measure(row[i]) for row in rows)) for i, c in enumerate(columns)]
         spare = flow.width - sum(widths) - 7 * (len(widths) - 1)
         if spare >= 0:
             break
@@ -214,14 +214,14 @@ def _draw_table(flow: Flow, rng: random.Random, columns: list[Field], rows: list
         elif striped and number % 2:
             flow.canvas.box(flow.x0 - 2, top - 1, flow.x1 + 2, baseline + down, striped)
         for i, column in enumerate(columns):
-            text = column.label if number < 0 else rows[number][i].printed
+            text = column.label if number < 0 else rows[number][i]
             write = flow.write_right if right[i] else flow.write
             write(starts[i] + (widths[i] if right[i] else 0), baseline, text, number < 0, WHITE if number < 0 and bar else None)
         if ruled or (number < 0 and not bar and rng.random() < 0.7):
             flow.canvas.line(flow.x0, baseline + down, flow.x1, baseline + down, 0.5)
 
 
-def set_lines(flow: Flow, texts: list[str]) -> list[str]:
+def set_lines(flow: Flow, texts: list[Value]) -> list[Value]:
     """Loose lines; those too long or without room are left out."""
     placed = []
     for text in texts:

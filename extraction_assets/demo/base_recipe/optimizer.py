@@ -15,26 +15,40 @@ from torch import nn
 class Optimizers:
     """Steps both; `scale` multiplies every learning rate."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], muon_rate: float, adam_rate: float, weight_decay: float = 0.01) -> None:
-        """muon_rate is in AdamW's units (update of RMS 0.2 x rate per entry), adam_rate is for norms, biases, embeddings, mergers."""
-        matrices: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        muon_rate: float,
+        adam_rate: float,
+        tower: float = 1.0,
+        weight_decay: float = 0.01,
+    ) -> None:
+        """muon_rate is in AdamW's units (update of RMS 0.2 x rate per entry), adam_rate is for norms, biases, embeddings, mergers.
+
+        tower: times these rates for the vision tower and the glyph heads.
+        """
+        matrices: dict[float, list[nn.Parameter]] = {}
+        others: dict[float, list[nn.Parameter]] = {}
         for name, parameter in named:
             inside = ".blocks." in name or ".layers." in name
-            (matrices if inside and parameter.ndim == 2 else others).append(parameter)
-        self._rates = {"muon": muon_rate, "adam": adam_rate}
+            of_tower = "visual." in name or name.startswith("heads.")
+            (matrices if inside and parameter.ndim == 2 else others).setdefault(tower if of_tower else 1.0, []).append(parameter)
+        muon = [{"params": chosen, "rate": muon_rate * factor} for factor, chosen in matrices.items()]
+        adam = [{"params": chosen, "rate": adam_rate * factor} for factor, chosen in others.items()]
         self._each: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(matrices, lr=muon_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-            "adam": torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True),
+            "muon": torch.optim.Muon(muon, lr=muon_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+            "adam": torch.optim.AdamW(adam, lr=adam_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True),
         }
-        self._parameters = matrices + others
+        self._parameters = [
+            parameter for optimizer in self._each.values() for group in optimizer.param_groups for parameter in group["params"]
+        ]
 
     def step(self, scale: float) -> float:
         """Clip, step, clear; returns the gradient norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        for name, optimizer in self._each.items():
+        for optimizer in self._each.values():
             for group in optimizer.param_groups:
-                group["lr"] = self._rates[name] * scale
+                group["lr"] = group["rate"] * scale
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return float(norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from extraction_assets.demo.base_recipe import words
 from extraction_assets.demo.base_recipe.asks import Field, draw_field
-from extraction_assets.demo.base_recipe.canvas import Canvas, scanned, text_width
+from extraction_assets.demo.base_recipe.canvas import Canvas, Picture, scanned, text_width
 from extraction_assets.demo.base_recipe.glyph_pages import BARS, PALE
 from extraction_assets.demo.base_recipe.layout import Flow, Table, draw_hand, set_lines, set_pairs, set_table
+from extraction_assets.demo.base_recipe.words import Value, as_printed
 
 ROW_KEYS = ("line_items", "items", "entries", "positions", "list", "lines", "parts", "goods", "bookings", "table")
 SENDER_KEYS = ("sender", "company", "issued_by", "supplier_name", "from_name", "house")
+Asked = tuple[str, Value | list[Value] | None]
+"""a key and what the page shows for it"""
 READ_KEYS = ("text_lines", "all_lines", "read_lines")
 
 
@@ -30,6 +34,8 @@ class Example:
     instruction: str
     answer: str
     """compact JSON"""
+    sources: list[NDArray[np.float32] | None]
+    """for each character of `answer`: the (n, 2) points of the page (px) that it is read from; None outside string values"""
 
 
 def crop_example(rng: random.Random, width: int, height: int) -> Example:
@@ -39,7 +45,8 @@ def crop_example(rng: random.Random, width: int, height: int) -> Example:
         flow = Flow(canvas, draw_hand(rng), rng.uniform(2, 12), width - 2, rng.uniform(1, 8), height - 1)
         task = rng.random()
         taken: set[str] = set()
-        table, row_key, asked = None, None, []
+        asked: list[Asked] = []
+        table, row_key = None, None
         if task < 0.35:
             lines = set_lines(flow, [_line(rng, flow) for _ in range(rng.randint(1, 6))])
             asked = [(rng.choice(READ_KEYS), lines)] if lines else []
@@ -58,7 +65,7 @@ def page_example(rng: random.Random, width: int, height: int) -> Example:
     margin = rng.uniform(4, 18)
     flow = Flow(canvas, hand, margin, width - margin, rng.uniform(2, 12), height - 3)
     taken: set[str] = set()
-    asked: list[tuple[str, Any]] = []
+    asked: list[Asked] = []
     if rng.random() < 0.15:
         canvas.box(0, 0, width, rng.uniform(4, 10), rng.choice(BARS))
         flow.top += 10
@@ -78,18 +85,18 @@ def page_example(rng: random.Random, width: int, height: int) -> Example:
         sums = [draw_field(rng, taken, rng.choice(["amount", "amount", "amount", "percent", "text"])) for _ in range(rng.randint(1, 3))]
         fields += _set_block(flow, rng, sums)
     if rng.random() < 0.3:
-        set_lines(flow, [words.phrase(rng, 2, 6) for _ in range(2)])
+        set_lines(flow, [as_printed(words.phrase(rng, 2, 6)) for _ in range(2)])
     if rng.random() < 0.08:
         _stamp(canvas, rng)
     asked += _header(rng, fields, taken)
     return _finish(canvas, rng, asked, table, rng.choice(ROW_KEYS) if table or rng.random() < 0.1 else None)
 
 
-def _line(rng: random.Random, flow: Flow) -> str:
+def _line(rng: random.Random, flow: Flow) -> Value:
     line = words.scrap(rng)
     while rng.random() < 0.7 and flow.measure(line) < flow.width * 0.6:
         line += " " + words.scrap(rng)
-    return line
+    return as_printed(line)
 
 
 def _set_block(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Field]:
@@ -101,17 +108,18 @@ def _set_block(flow: Flow, rng: random.Random, fields: list[Field]) -> list[Fiel
     return placed
 
 
-def _set_sender(flow: Flow, rng: random.Random) -> list[tuple[str, Any]]:
+def _set_sender(flow: Flow, rng: random.Random) -> list[Asked]:
     """A company on top, larger than the rest, with some lines about it; it has no label."""
-    name, face = words.company(rng), flow.hand.bold
+    name, face = as_printed(words.company(rng)), flow.hand.bold
     size = flow.hand.size * rng.uniform(1.0, 1.5)
-    if text_width(name, face, size) > flow.width:
+    width = text_width(name.printed, face, size)
+    if width > flow.width:
         return []
     flow.top += size
-    x = flow.x0 if rng.random() < 0.7 else flow.x0 + (flow.width - text_width(name, face, size)) / 2
+    x = flow.x0 if rng.random() < 0.7 else flow.x0 + (flow.width - width) / 2
     flow.canvas.text(x, flow.top, name, face, size, flow.hand.ink)
     flow.top += size * 0.4
-    set_lines(flow, [rng.choice([words.address, words.contact])(rng) for _ in range(rng.randint(0, 2))])
+    set_lines(flow, [as_printed(rng.choice([words.address, words.contact])(rng)) for _ in range(rng.randint(0, 2))])
     return [(rng.choice(SENDER_KEYS), name)] if rng.random() < 0.6 else []
 
 
@@ -121,9 +129,9 @@ def _stamp(canvas: Canvas, rng: random.Random) -> None:
     canvas.text(x, y, text, "hebo", rng.uniform(14, 22), rng.choice([(0.8, 0.3, 0.3), (0.4, 0.4, 0.8), PALE[0]]))
 
 
-def _header(rng: random.Random, fields: list[Field], taken: set[str]) -> list[tuple[str, Any]]:
+def _header(rng: random.Random, fields: list[Field], taken: set[str]) -> list[Asked]:
     """What is asked of the labelled values: most of them, in page order or not, and now and then a key that the page does not have."""
-    asked: list[tuple[str, Any]] = [(field.key, field.value.canonical) for field in fields if rng.random() < 0.85]
+    asked: list[Asked] = [(field.key, field.value) for field in fields if rng.random() < 0.85]
     if rng.random() < 0.3:
         asked += [(draw_field(rng, taken).key, None) for _ in range(rng.randint(1, 2))]
     if rng.random() < 0.5:
@@ -131,15 +139,18 @@ def _header(rng: random.Random, fields: list[Field], taken: set[str]) -> list[tu
     return asked
 
 
-def _finish(canvas: Canvas, rng: random.Random, asked: list[tuple[str, Any]], table: Table | None, row_key: str | None = None) -> Example:
+def _finish(canvas: Canvas, rng: random.Random, asked: list[Asked], table: Table | None, row_key: str | None = None) -> Example:
     """Render, and spell instruction and answer."""
-    names, answer = [key for key, _ in asked], dict(asked)
+    names = [key for key, _ in asked]
+    answer: dict[str, Any] = {key: _spelled(value) for key, value in asked}
+    shown = [value for _, values in asked for value in (values if isinstance(values, list) else [values]) if value]
     if table and row_key and row_key not in answer:
         chosen = [i for i in range(len(table.columns)) if rng.random() < 0.8] or [0]
         if rng.random() < 0.3:
             rng.shuffle(chosen)
         names.append(f"{row_key}[{', '.join(table.columns[i].key for i in chosen)}]")
         answer[row_key] = [{table.columns[i].key: row[i].canonical for i in chosen} for row in table.rows]
+        shown += [row[i] for row in table.rows for i in chosen]
     elif row_key and row_key not in answer:
         names.append(f"{row_key}[{words.pseudo_word(rng, 1)}]")
         answer[row_key] = []
@@ -149,4 +160,29 @@ def _finish(canvas: Canvas, rng: random.Random, asked: list[tuple[str, Any]], ta
     if rng.random() < 0.35:
         picture = scanned(picture, rng)
     spelled = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
-    return Example(picture.pixels, picture.glyphs, f"Extract as JSON: {', '.join(names)}", spelled)
+    return Example(picture.pixels, picture.glyphs, f"Extract as JSON: {', '.join(names)}", spelled, _sources(spelled, shown, picture))
+
+
+def _spelled(value: Value | list[Value] | None) -> str | list[str] | None:
+    if isinstance(value, list):
+        return [line.canonical for line in value]
+    return value.canonical if value else None
+
+
+def _sources(answer: str, shown: list[Value], picture: Picture) -> list[NDArray[np.float32] | None]:
+    """shown: the values in the answer's order; each is one string of the JSON."""
+    sources: list[NDArray[np.float32] | None] = [None] * len(answer)
+    for (start, end), value in zip(string_values(answer), shown, strict=True):
+        points, places = picture.places[id(value)], iter(value.sources())
+        escaped = False
+        for place in range(start, end):
+            escaped = answer[place] == "\\" and not escaped
+            if not escaped:
+                sources[place] = points[next(places)]
+    return sources
+
+
+def string_values(answer: str) -> list[tuple[int, int]]:
+    """(start, end) of the contents of each string of a compact JSON text that is a value, not a key."""
+    spans = [match.span(1) for match in re.finditer(r'"((?:[^"\\]|\\.)*)"', answer)]
+    return [(start, end) for start, end in spans if answer[end + 1 : end + 2] != ":"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from extraction_assets.demo.base_recipe.glyph_cells import cell_classes
-from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example
+from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example, string_values
 
 NOT_SCORED = -100
 MOST_ANSWER_TOKENS = 420
@@ -43,6 +43,10 @@ class ReadingBatch:
     """(pages, n_tokens): the answer and its end, NOT_SCORED elsewhere; not shifted"""
     value_tokens: NDArray[np.bool_]
     """(pages, n_tokens): those labels that are inside a string value"""
+    looking: NDArray[np.int64]
+    """(k, 2): page, and place in its row, of the tokens before those that have sources on the page"""
+    sources: NDArray[np.bool_]
+    """(k, visual tokens of a page): where the next token is read from"""
     chosen: NDArray[np.int64]
     classes: NDArray[np.int64]
     """slots for the glyph heads, as in GlyphBatch"""
@@ -83,10 +87,15 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
     ids = np.full((len(rows), longest), encoder.token_to_id("<|endoftext|>"), dtype=np.int64)
     labels = np.full_like(ids, NOT_SCORED)
     inside = np.zeros(ids.shape, dtype=np.bool_)
+    looking: list[tuple[int, int]] = []
+    sources: list[NDArray[np.bool_]] = []
     for number, (example, asked, answer) in enumerate(rows):
         ids[number, : len(asked)], ids[number, len(asked) : len(asked) + len(answer)] = asked, answer
         labels[number, len(asked) : len(asked) + len(answer)] = answer
         inside[number, len(asked) : len(asked) + len(answer)] = value_mask(encoder, example.answer)
+        for place, tokens in _token_sources(encoder, example, size):
+            looking.append((number, len(asked) + place - 1))
+            sources.append(tokens)
     before = int(np.argmax(ids[0] == encoder.token_to_id("<|image_pad|>")))
     positions = _positions(before, size.height // 32, size.width // 32, longest)
     classes = np.concatenate([cell_classes(example.glyphs, size.width, size.height) for example, _, _ in rows]).reshape(-1)
@@ -100,6 +109,8 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
         positions=np.broadcast_to(positions[:, None], (3, *ids.shape)).copy(),
         labels=labels,
         value_tokens=inside,
+        looking=np.array(looking, dtype=np.int64).reshape(-1, 2),
+        sources=np.array(sources, dtype=np.bool_).reshape(len(looking), -1),
         chosen=chosen,
         classes=classes[chosen].astype(np.int64),
         instructions=tuple(example.instruction for example, _, _ in rows),
@@ -119,18 +130,21 @@ def _positions(before: int, rows: int, columns: int, length: int) -> NDArray[np.
 def value_mask(encoder: Tokenizer, answer: str) -> NDArray[np.bool_]:
     """For each token of answer + <|im_end|>: does it lie inside a string value? (Keys, punctuation and null do not count.)"""
     inside = np.zeros(len(answer) + 1, dtype=np.bool_)
-    open_quote: int | None = None
-    escaped = False
-    for place, character in enumerate(answer):
-        if open_quote is not None and escaped:
-            escaped = False
-        elif open_quote is not None and character == "\\":
-            escaped = True
-        elif character == '"' and open_quote is None:
-            open_quote = place
-        elif character == '"' and open_quote is not None:
-            if answer[place + 1 : place + 2] != ":":
-                inside[open_quote + 1 : place] = True
-            open_quote = None
+    for start, end in string_values(answer):
+        inside[start:end] = True
     offsets = encoder.encode(answer + "<|im_end|>").offsets
     return np.array([bool(inside[start:end].any()) if end <= len(answer) else False for start, end in offsets])
+
+
+def _token_sources(encoder: Tokenizer, example: Example, size: PageSize) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """(place in the answer, visual tokens that it is read from) for each token of the answer that is read from the page."""
+    columns, rows = size.width // 32, size.height // 32
+    for place, (start, end) in enumerate(encoder.encode(example.answer + "<|im_end|>").offsets):
+        points = [points for points in example.sources[start:end] if points is not None]
+        if points:
+            x, y = (np.concatenate(points) // 32).astype(int).T
+            on_page = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+            tokens = np.zeros(rows * columns, dtype=np.bool_)
+            tokens[y[on_page] * columns + x[on_page]] = True
+            if tokens.any():
+                yield place, tokens

@@ -6,8 +6,9 @@ causal attention spelled out: on a CPU the fused kernel's backward pass is slowe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,26 +23,47 @@ from extraction_assets.demo.base_recipe.vision import Seen, patches_of, see
 _CAUSAL = "spelled_out_causal"
 
 
-def read(model: Any, pixels: Tensor, ids: Tensor, positions: Tensor, before: int, scored: Tensor) -> tuple[Tensor, Seen]:
+@dataclass(frozen=True)
+class Read:
+    logits: Tensor
+    """(scored tokens, vocabulary)"""
+    seen: Seen
+    attention: list[Tensor]
+    """of each watched layer: (pages, key-value heads, n, n) weights of the first query head of every key-value head"""
+
+
+def read(
+    model: Any,
+    pixels: Tensor,
+    ids: Tensor,
+    positions: Tensor,
+    before: int,
+    scored: Tensor,
+    watched_layers: Collection[int] = (),
+    teach_tower: bool = True,
+) -> Read:
     """pixels (pages, h, w, 3) uint8; ids (pages, n); positions (3, pages, n); scored (pages, n) bool: whose logits to give.
 
-    Returns (scored.sum(), vocabulary) logits, and what the tower saw. `before`: tokens ahead of the image.
+    before: tokens ahead of the image; teach_tower: should gradients reach the vision tower?
     """
     pages, height, width, _ = pixels.shape
-    seen = see(model.model.visual, patches_of(pixels), pages, height, width)
+    with torch.set_grad_enabled(teach_tower and torch.is_grad_enabled()):
+        seen = see(model.model.visual, patches_of(pixels), pages, height, width)
     language = model.model.language_model
     visual = seen.merged.view(pages, -1, seen.merged.shape[-1])
     image = slice(before, before + visual.shape[1])
     words = language.embed_tokens(ids)
     hidden = torch.cat([words[:, :before], visual.to(words.dtype), words[:, image.stop :]], dim=1)
     turned = language.rotary_emb(hidden, positions)
+    attention: list[Tensor] = []
     with _causal_attention(language):
         for number, layer in enumerate(language.layers):
-            hidden = layer(hidden, position_embeddings=turned, attention_mask=None)
+            watch = {"attention_log": attention} if number in watched_layers else {}
+            hidden = layer(hidden, position_embeddings=turned, attention_mask=None, **watch)
             if number < len(seen.deepstack):
                 more = seen.deepstack[number].view(pages, -1, hidden.shape[-1]).to(hidden.dtype)
                 hidden = torch.cat([hidden[:, :before], hidden[:, image] + more, hidden[:, image.stop :]], dim=1)
-    return model.lm_head(language.norm(hidden[scored])), seen
+    return Read(model.lm_head(language.norm(hidden[scored])), seen, attention)
 
 
 @contextmanager
@@ -55,18 +77,27 @@ def _causal_attention(language: Any) -> Iterator[None]:
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    attention_log: list[Tensor] | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query (pages, heads, n, d), key and value (pages, groups, n, d) -> (pages, n, heads, d)."""
+    """query (pages, heads, n, d), key and value (pages, groups, n, d) -> (pages, n, heads, d). Adds to attention_log as in `Read`."""
     pages, heads, length, width = query.shape
     groups = key.shape[1]
-    if query.is_cuda:
+    if query.is_cuda and attention_log is None:
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
         return mixed.transpose(1, 2).contiguous(), None
     grouped = (query * scaling).reshape(pages, groups, heads // groups * length, width)
     scores = torch.matmul(grouped, key.transpose(2, 3)).view(pages, groups, heads // groups, length, length)
     ahead = torch.full((length, length), float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
     weights = (scores + ahead).softmax(-1).to(value.dtype)
+    if attention_log is not None:
+        attention_log.append(weights[:, :, 0])
     mixed = torch.matmul(weights.view(pages, groups, -1, length), value).view(pages, heads, length, width)
     return mixed.transpose(1, 2).contiguous(), None
 

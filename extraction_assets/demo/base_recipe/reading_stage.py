@@ -20,8 +20,12 @@ from extraction_assets.demo.base_recipe.trainer import Rates
 from extraction_assets.demo.base_recipe.vision import GlyphHeads
 
 HELD_OUT_SEED = 987_000
-GLYPH_WEIGHT = 0.2
-"""The glyph losses stay on: without them small print fades while the language model learns."""
+GLYPH_WEIGHT = 0.3
+"""The glyph losses stay on while the tower learns: without them small print fades while the language model learns."""
+GUIDED_LAYERS = (2, 3)
+GUIDE_WEIGHT = 0.1
+"""Of each guided layer, some heads are shown where on the page the next token stands (attention supervision): what a page prints
+is known to the generator, and the way from an answer's place to a page's is what a small model is slowest to find by itself."""
 
 
 class ReadingStage:
@@ -45,11 +49,17 @@ class ReadingStage:
         return functools.partial(reading_batches, str(self._tokenizer), self._sizes)
 
     def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        everything = dict(self._model.named_parameters())  # tied weights once
-        return list(everything.items()) + [(f"heads.{name}", value) for name, value in self._heads.named_parameters()]
+        everything = [*self._model.named_parameters(), *((f"heads.{name}", value) for name, value in self._heads.named_parameters())]
+        if self._teach_tower:
+            return everything
+        return [(name, value) for name, value in everything if "visual." not in name and not name.startswith("heads.")]
+
+    @property
+    def _teach_tower(self) -> bool:
+        return self.rates.tower > 0
 
     def score(self, batch: ReadingBatch) -> tuple[Tensor, dict[str, float]]:
-        return score_reading(self._model, self._heads, batch, self._device)
+        return score_reading(self._model, self._heads, batch, self._device, self._teach_tower)
 
     def evaluate(self) -> dict[str, float]:
         """Teacher-forced on one batch of every size, and free answers on the last size's."""
@@ -58,41 +68,55 @@ class ReadingStage:
         with torch.no_grad():
             for size in self._sizes:
                 batch = reading_batches(str(self._tokenizer), (size,), HELD_OUT_SEED, 0, 1)[0]
-                _, scores = score_reading(self._model, self._heads, batch, self._device)
+                _, scores = score_reading(self._model, self._heads, batch, self._device, self._teach_tower)
                 facts |= {f"{key}_{size.width}x{size.height}": value for key, value in scores.items()}
         answers = answer_pages(self._model, tokenizer, torch.from_numpy(batch.pixels).to(self._device), batch.instructions)
         return {**facts, **score_answers(answers, list(batch.answers))}
 
 
-def score_reading(model: Any, heads: GlyphHeads, batch: ReadingBatch, device: torch.device) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the answers' tokens plus the glyph losses; shares of tokens, and of tokens inside values, that are right."""
+def score_reading(
+    model: Any, heads: GlyphHeads, batch: ReadingBatch, device: torch.device, teach_tower: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of the answers' tokens plus the guide's and the glyph losses; shares of tokens that are right."""
     labels = torch.from_numpy(batch.labels[:, 1:]).to(device)
     scored = functional.pad(labels != NOT_SCORED, (0, 1))  # the token before predicts
     wanted = labels[labels != NOT_SCORED]
+    pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
+    guided = [layer for layer in GUIDED_LAYERS if layer < model.config.text_config.num_hidden_layers]
     with torch.autocast(device.type, torch.bfloat16):
-        logits, seen = read(
-            model,
-            torch.from_numpy(batch.pixels).to(device),
-            torch.from_numpy(batch.ids).to(device),
-            torch.from_numpy(batch.positions).to(device),
-            batch.before,
-            scored,
-        )
-        from_patch, from_merged = heads(seen, torch.from_numpy(batch.chosen).to(device))
-    answer = functional.cross_entropy(logits.float(), wanted)
-    classes = torch.from_numpy(batch.classes).to(device)
-    glyphs = functional.cross_entropy(from_patch.float(), classes) + functional.cross_entropy(from_merged.float(), classes)
-    right = logits.argmax(-1) == wanted
+        found = read(model, pixels, ids, positions, batch.before, scored, guided, teach_tower)
+    answer = functional.cross_entropy(found.logits.float(), wanted)
+    right = found.logits.argmax(-1) == wanted
     inside = torch.from_numpy(batch.value_tokens[:, 1:]).to(device)[labels != NOT_SCORED]
-    glyph = classes > 0
-    facts = {
-        "answer_loss": float(answer.detach()),
-        "tokens": float(right.float().mean()),
-        "value_tokens": float(right[inside].float().mean()) if inside.any() else 1.0,
-        "from_patch": float((from_patch.argmax(-1) == classes)[glyph].float().mean()),
-        "from_merged": float((from_merged.argmax(-1) == classes)[glyph].float().mean()),
-    }
-    return answer + GLYPH_WEIGHT * glyphs, facts
+    loss, facts = (
+        answer,
+        {
+            "answer_loss": float(answer.detach()),
+            "tokens": float(right.float().mean()),
+            "value_tokens": float(right[inside].float().mean()) if inside.any() else 1.0,
+        },
+    )
+    if len(batch.looking) and guided:
+        seen_there = [_looked_at_sources(weights, batch, device) for weights in found.attention]
+        loss = loss - GUIDE_WEIGHT * torch.stack([share.clamp_min(1e-5).log().mean() for share in seen_there]).sum()
+        facts |= {f"looks_{layer}": float(share.detach().mean()) for layer, share in zip(guided, seen_there, strict=True)}
+    if teach_tower:
+        classes = torch.from_numpy(batch.classes).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            named = heads(found.seen, torch.from_numpy(batch.chosen).to(device))
+        loss = loss + GLYPH_WEIGHT * sum(functional.cross_entropy(logits.float(), classes) for logits in named)
+        glyph = classes > 0
+        for name, logits in zip(("from_patch", "from_merged"), named, strict=True):
+            facts[name] = float((logits.argmax(-1) == classes)[glyph].float().mean())
+    return loss, facts
+
+
+def _looked_at_sources(weights: Tensor, batch: ReadingBatch, device: torch.device) -> Tensor:
+    """weights (pages, heads, n, n) of one layer -> (k, heads): the share of attention that lies where the next token stands."""
+    page, place = torch.from_numpy(batch.looking).to(device).unbind(1)
+    sources = torch.from_numpy(batch.sources).to(device)
+    image = slice(batch.before, batch.before + sources.shape[1])
+    return (weights[page, :, place, image].float() * sources[:, None]).sum(-1)
 
 
 def score_answers(answers: list[str], gold: list[str]) -> dict[str, float]:

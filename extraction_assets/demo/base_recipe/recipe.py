@@ -23,7 +23,7 @@ from extraction_assets.errors import InputError
 class StepCounts:
     """Steps of each stage."""
 
-    glyphs: int = 2450
+    glyphs: int = 5000
     words: int = 1200
     crops: int = 2000
     pages: int = 6000
@@ -53,6 +53,8 @@ PAGES = (
 def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads]:
     model: Any = random_model(seed, preset)
     lean_on_neighbours(model.model.visual)
+    for merger in model.model.visual.deepstack_merger_list:  # nothing until the language model asks for it, not noise
+        torch.nn.init.zeros_(merger.linear_fc2.weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
         heads = GlyphHeads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
@@ -66,10 +68,14 @@ def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, d
         return tuple(replace(size, images=size.images * scale) for size in sizes)
 
     return [
-        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.12), device, scale),
-        ReadingStage("words", model, heads, tokenizer, scaled(WORDS), counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05), device),
-        ReadingStage("crops", model, heads, tokenizer, scaled(CROPS), counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.1), device),
-        ReadingStage("pages", model, heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=1.5e-3, adam=1.5e-3), device),
+        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.4), device, scale),
+        ReadingStage(
+            "words", model, heads, tokenizer, scaled(WORDS), counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0), device
+        ),
+        ReadingStage(
+            "crops", model, heads, tokenizer, scaled(CROPS), counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0), device
+        ),
+        ReadingStage("pages", model, heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=1.5e-3, adam=1.5e-3, tower=0.3), device),
     ]
 
 

@@ -24,6 +24,8 @@ class Rates:
     warmup: int = 100
     decay: float = 0.3
     """share of the steps over which the rates fall at the end"""
+    tower: float = 1.0
+    """times these rates for the vision tower and its glyph heads; 0: it stays as it is"""
 
 
 class Stage(Protocol):
@@ -81,7 +83,7 @@ class Pace:
 def train_stage(stage: Stage, parts: dict[str, Any], work: Path, seed: int, start: int, pace: Pace) -> bool:
     """Train from step `start` to the stage's end; False if the deadline came first. `parts` (model, heads) are what is saved."""
     log = Log(work / "log.jsonl")
-    optimizers = Optimizers(stage.parameters(), stage.rates.muon, stage.rates.adam)
+    optimizers = Optimizers(stage.parameters(), stage.rates.muon, stage.rates.adam, stage.rates.tower)
     saved = {**parts, "optimizers": optimizers}
     if start:
         checkpoint.load(work, {"optimizers": optimizers})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import random
+import re
 import string
 from dataclasses import dataclass
 
@@ -58,6 +59,44 @@ class Value:
     printed: str
     canonical: str
     """what a target holds: ISO dates, plain decimals, ISO currency codes, text as printed"""
+
+    def sources(self) -> list[range]:
+        """For each character of `canonical`, the characters of `printed` that it is read from."""
+        everything = range(len(self.printed))
+        if self.canonical == self.printed:
+            return [range(i, i + 1) for i in everything]
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", self.canonical):
+            year, month, day = _date_parts(self.printed)
+            return [year] * 5 + [month] * 3 + [day] * 2
+        if re.fullmatch(r"[\d.]+", self.canonical):
+            return _digit_sources(self.printed, self.canonical)
+        return [everything] * len(self.canonical)
+
+
+def as_printed(text: str) -> Value:
+    return Value(text, text)
+
+
+def _date_parts(printed: str) -> tuple[range, range, range]:
+    """Where year, month and day stand in one of `date`'s forms: y m d where the year leads, d m y else; a month may be a word."""
+    numbers = [range(*match.span()) for match in re.finditer(r"\d+", printed)]
+    if len(numbers) == 3:
+        return (numbers[0], numbers[1], numbers[2]) if len(numbers[0]) == 4 else (numbers[2], numbers[1], numbers[0])
+    month = max((range(*match.span()) for match in re.finditer(r"[^\W\d]+", printed)), key=len)
+    day, year = sorted(numbers, key=len)
+    return year, month, day
+
+
+def _digit_sources(printed: str, canonical: str) -> list[range]:
+    """Digits in their order; a point is read from what follows the digit before it."""
+    sources: list[range] = []
+    place = 0
+    for character in canonical:
+        while character != "." and place < len(printed) - 1 and printed[place] != character:
+            place += 1
+        sources.append(range(place, place + 1))
+        place = min(place + 1, len(printed) - 1)
+    return sources
 
 
 def pseudo_word(rng: random.Random, most: int = 3) -> str:
