@@ -1,0 +1,54 @@
+"""The base that ships: complete, small, and as good at reading as its card says, on pages of a seed that nothing here has used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from extraction_assets.demo.base_recipe.measure import measure
+from extraction_assets.home import PROJECT
+from extraction_assets.model.base import load_base
+
+BASE = PROJECT / "data" / "base_models" / "tiny-qwen3-vl"
+SEED = 77_001
+PAGES = 8
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    return measure(BASE, SEED, PAGES, torch.device("cpu"))["sizes"]
+
+
+def test_it_is_complete_and_small() -> None:
+    names = {path.name for path in BASE.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "README.md"} <= names
+    assert sum(path.stat().st_size for path in BASE.iterdir()) < 25e6
+    assert load_base(BASE).format.text.hidden_size == 256
+
+
+def test_its_card_tells_what_was_measured() -> None:
+    card, measures = (BASE / "README.md").read_text(encoding="utf-8"), json.loads((BASE / "measures.json").read_text(encoding="utf-8"))
+    for size, values in measures["sizes"].items():
+        assert f"| {size} | {' | '.join(f'{value:.3f}' for value in values.values())} |" in card
+
+
+@pytest.mark.slow
+def test_its_tower_names_characters(measured: dict[str, Any]) -> None:
+    assert sum(values["glyphs_from_patch"] for values in measured.values()) / len(measured) >= 0.93
+
+
+@pytest.mark.slow
+def test_it_answers_with_strict_json_unasked(measured: dict[str, Any]) -> None:
+    assert sum(values["strict_json"] for values in measured.values()) / len(measured) >= 0.85
+
+
+@pytest.mark.slow
+def test_it_reads_as_well_as_its_card_says(measured: dict[str, Any], tmp_path: Path) -> None:
+    card = json.loads((BASE / "measures.json").read_text(encoding="utf-8"))["sizes"]
+    for metric in ("field_exact", "cell_exact"):
+        here, there = (sum(values[metric] for values in sizes.values()) / len(sizes) for sizes in (measured, card))
+        assert here > there - 0.12
