@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from extraction_assets import __version__
+from extraction_assets.dataset.export import FORMATS
 from extraction_assets.errors import InputError
 from extraction_assets.home import HOME_VARIABLE, PROJECT, Home
 
@@ -125,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("--to", metavar="ASSET", action="append", help="only this asset and what stands above it")
     with_json(update)
 
-    dataset = command("dataset", _dataset, "where the splits are, and their card")
+    dataset = command("dataset", _dataset, "where the splits are, and their card; the same splits for another trainer")
+    dataset.add_argument("--export", choices=FORMATS, help="write them for qwen-vl-finetune, LLaMA-Factory, ms-swift or TRL, with a config")
+    dataset.add_argument("--out", type=Path, metavar="DIR", help="folder of the export (default: exports/ in the home)")
     with_json(dataset)
 
     plan = command("plan", _plan, "memory, steps and time of the training to come")
@@ -240,9 +243,20 @@ def _problems(problems: Sequence[InputError]) -> int | None:
 
 
 def _dataset(options: Any) -> None:
-    from extraction_assets.commands import dataset_command
+    from extraction_assets.commands import dataset_command, export_command
 
-    card, markdown = dataset_command(Home.open(options.home))
+    home = Home.open(options.home)
+    if options.export is not None:
+        export = export_command(home, options.export, options.out)
+        if options.json:
+            _print_json(export.as_json())
+        else:
+            print("\n".join(f"{split}: {it.examples} examples in {export.folder / it.file}" for split, it in export.splits.items()))
+            print(f"config: {export.folder / export.config}")
+        return
+    if options.out is not None:
+        raise InputError("--out", "says where an export goes", do="Say --export too, or leave it out")
+    card, markdown = dataset_command(home)
     if options.json:
         _print_json(card)
     else:

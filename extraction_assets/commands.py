@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extraction_assets.automation.instance import open_instance
 from extraction_assets.automation.lineage import Chain, trace
@@ -14,13 +15,23 @@ from extraction_assets.definitions import build_definitions
 from extraction_assets.documents.ingest import IngestReport, ingest
 from extraction_assets.documents.landing import DigestCache
 from extraction_assets.errors import InputError
-from extraction_assets.home import Home
+from extraction_assets.home import Home, chat_record_schema_path
 from extraction_assets.observation import Observation
 from extraction_assets.progress import terminal_bar
 from extraction_assets.record import Record
 from extraction_assets.settings import RenderSettings, recommendation_warnings
 
+if TYPE_CHECKING:
+    from extraction_assets.dataset.export import FormatName
+    from extraction_assets.dataset.export.folder import Export
+    from extraction_assets.dataset.records import Split
+
 Say = Callable[[str], None]
+
+_QWEN3_VL = re.compile(r"Qwen/Qwen3-VL-\d+B-Instruct")
+"""bases that the configs of other trainers are written for: dense, and without a thinking part in their chat template"""
+_LEARNED: tuple[Split, ...] = ("train", "val")
+"""splits that a trainer reads"""
 
 
 def ingest_command(home: Home, source: Path, type_name: str | None, vendor: str | None, say: Say) -> IngestReport:
@@ -58,11 +69,15 @@ def update_command(home: Home, to: Sequence[str] | None, say: Say) -> tuple[Walk
 
 def latest(home: Home, asset: str) -> Any:
     """Stored value of an unpartitioned asset; InputError where it was never made."""
-    with open_instance(home) as instance:
-        value = Record(instance, home).latest_value(asset)
+    value = _latest_or_none(home, asset)
     if value is None:
         raise InputError(str(home.root), f"{asset} was never materialized", do=f"Run `extraction --home {home.root} update --to {asset}`")
     return value
+
+
+def _latest_or_none(home: Home, asset: str) -> Any | None:
+    with open_instance(home) as instance:
+        return Record(instance, home).latest_value(asset)
 
 
 def dataset_command(home: Home) -> tuple[dict[str, Any], str]:
@@ -82,6 +97,39 @@ def dataset_command(home: Home) -> tuple[dict[str, Any], str]:
         },
         card.to_markdown() + "\n" + "\n".join(f"{split}: {path}" for split, path in paths.items()),
     )
+
+
+def export_command(home: Home, format_name: FormatName, out: Path | None) -> Export:
+    """The splits in the format of another trainer, with a config of the home's training settings."""
+    from extraction_assets.dataset.export.folder import export_splits
+    from extraction_assets.dataset.export.trainer_format import MODEL, Recipe
+    from extraction_assets.dataset.records import SPLITS
+
+    settings = home.settings()
+    digests = {split: latest(home, f"{split}_split")["jsonl"] for split in SPLITS}
+    on_hub = _QWEN3_VL.fullmatch(settings.base_model) is not None
+    recipe = Recipe(
+        model=settings.base_model if on_hub else MODEL,
+        training=settings.training,
+        max_visual_tokens=settings.render.max_visual_tokens,
+        # another base's tokenizer says nothing of how long the examples are to this one
+        longest=longest_planned(_latest_or_none(home, "training_plan"), digests) if on_hub else None,
+    )
+    paths = {split: home.store.local_path(digest, ".jsonl") for split, digest in digests.items()}
+    return export_splits(format_name, paths, recipe, chat_record_schema_path(), home.root / "exports", out)
+
+
+def longest_planned(planned: Any, splits: Mapping[Split, str]) -> int | None:
+    """Tokens of the longest example to train or validate on, where a plan of these very splits knows all their lengths.
+
+    planned: stored value of training_plan, or None.
+    """
+    if planned is None or any(planned["splits"][split] != splits[split] for split in _LEARNED):
+        return None
+    lengths = [planned["plan"][split] for split in _LEARNED if planned["plan"][split] is not None]
+    if any(it["over_length"] for it in lengths):  # left out of our training and of these lengths, but not of the export
+        return None
+    return max(int(it["longest"]) for it in lengths)
 
 
 def plan_command(home: Home, gpu: str | None) -> tuple[dict[str, Any], str]:
