@@ -1,0 +1,556 @@
+"""Promises about exports for other trainers: each is read back by the rules of its trainer, written small and apart from ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from extraction_assets.cli import main
+from extraction_assets.dataset.chat import write_split
+from extraction_assets.dataset.export import FORMATS, FormatName, folder
+from extraction_assets.dataset.export.folder import Export, export_splits
+from extraction_assets.dataset.export.trainer_format import MODEL, Recipe
+from extraction_assets.dataset.records import SPLITS, IndexRow, Split
+from extraction_assets.errors import InputError
+from extraction_assets.settings import TrainingSettings
+from extraction_assets.store import Store, digest_bytes
+from extraction_assets_tests.dataset.rows import INSTRUCTION, row
+from extraction_assets_tests.homes import make_home
+
+SETTINGS = TrainingSettings(
+    r=8, alpha=24, dropout=0.05, learning_rate=1.5e-4, epochs=2, effective_batch=48, micro_batch=5, warmup_ratio=0.05, seed=7
+)
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+TARGET = {"number": 'Ä-1 \u2028 \\n "x" 販', "total": None}
+
+
+def page(store: Store, name: str, width: int = 256, height: int = 288, **target: Any) -> IndexRow:
+    """A row whose page image lies in the store; name makes it unlike others."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), tuple(digest_bytes(name.encode()).encode()[:3])).save(buffer, "PNG")
+    image = store.put_bytes(buffer.getvalue(), ".png")
+    return row(name, target=target or {**TARGET, "total": name}).model_copy(update={"image": image, "width": width, "height": height})
+
+
+@dataclass
+class Dataset:
+    """Three splits in a store."""
+
+    store: Store
+    chat_schema: Path
+    rows: dict[Split, list[IndexRow]]
+    home: Path
+
+    def export(self, name: FormatName, out: Path | None = None, **recipe: Any) -> Export:
+        paths = {s: self.store.local_path(write_split(self.rows[s], s, self.store, self.chat_schema), ".jsonl") for s in SPLITS}
+        return export_splits(name, paths, Recipe(**{**RECIPE, **recipe}), self.chat_schema, self.home / "exports", out)
+
+
+RECIPE: dict[str, Any] = {"model": MODEL, "training": SETTINGS, "max_visual_tokens": 80}
+
+
+@pytest.fixture
+def dataset(store: Store, chat_schema: Path, tmp_path: Path) -> Dataset:
+    train = [page(store, "a"), page(store, "b", 320, 256), page(store, "c", 512, 288)]
+    train.append(train[0].model_copy(update={"id": "0" * 32, "instruction": "Another question of the same page"}))
+    return Dataset(store, chat_schema, {"train": train, "val": [page(store, "d")], "test": [page(store, "e")]}, tmp_path)
+
+
+# --- small readers, one a trainer ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a trainer would make of one line: the texts around the picture, the picture, the answer."""
+
+    before: str
+    after: str
+    image: Path
+    answer: str
+
+
+def one_placeholder(text: str, images: list[Path], answer: str) -> Read:
+    assert text.count("<image>") + answer.count("<image>") == len(images) == 1
+    before, after = text.split("<image>")
+    return Read(before, after, images[0], answer)
+
+
+def read_qwen(export: Path, split: Split) -> list[Read]:
+    found = []
+    for line in (export / f"{split}.jsonl").read_text(encoding="ascii").split("\n")[:-1]:
+        item = json.loads(line)
+        human, gpt = item["conversations"]
+        assert (human["from"], gpt["from"]) == ("human", "gpt")
+        parts = [part for part in re.split(r"(<image>|<video>)", human["value"]) if part.strip()]
+        assert parts == ["<image>", parts[1].strip()]
+        found.append(one_placeholder(human["value"], [export / item["image"]], gpt["value"]))
+    return found
+
+
+def read_llamafactory(export: Path, split: Split) -> list[Read]:
+    told = json.loads((export / "dataset_info.json").read_text())[f"extraction_{split}"]
+    assert told["formatting"] == "sharegpt"
+    role, content = told["tags"]["role_tag"], told["tags"]["content_tag"]
+    found = []
+    for line in (export / told["file_name"]).read_text(encoding="utf-8").split("\n")[:-1]:
+        item = json.loads(line)
+        user, assistant = item[told["columns"]["messages"]]
+        assert (user[role], assistant[role]) == (told["tags"]["user_tag"], told["tags"]["assistant_tag"])
+        images = [export / image for image in item[told["columns"]["images"]]]
+        found.append(one_placeholder(user[content], images, assistant[content]))
+    return found
+
+
+def read_swift(export: Path, split: Split) -> list[Read]:
+    found = []
+    for line in (export / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
+        item = json.loads(line)
+        user, assistant = item["messages"]
+        assert (user["role"], assistant["role"]) == ("user", "assistant")
+        found.append(one_placeholder(user["content"], [export / image for image in item["images"]], assistant["content"]))
+    return found
+
+
+def read_trl(export: Path, split: Split) -> list[Read]:
+    found = []
+    for line in (export / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
+        item = json.loads(line)
+        (user,), (assistant,) = item["prompt"], item["completion"]
+        assert (user["role"], assistant["role"]) == ("user", "assistant")
+        picture, text = user["content"]
+        assert picture == {"type": "image"}
+        (answer,) = assistant["content"]
+        (image,) = item["images"]
+        found.append(Read("", text["text"], export / image, answer["text"]))
+    return found
+
+
+READERS: dict[FormatName, Callable[[Path, Split], list[Read]]] = {
+    "qwen": read_qwen,
+    "llamafactory": read_llamafactory,
+    "swift": read_swift,
+    "trl": read_trl,
+}
+
+
+def arguments(export: Export) -> dict[str, Any]:
+    """The arguments that the config hands its trainer, texts as YAML reads them."""
+    if export.format != "qwen":
+        return yaml.safe_load((export.folder / export.config).read_text())
+    tools = export.folder.parent / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "torchrun").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "--LORA_TARGETS" "$LORA_TARGETS" "--LORA_DROPOUT" "$LORA_DROPOUT"\n')
+    (tools / "torchrun").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "QWEN_FINETUNE": "/nowhere"}
+    command = ["bash", str(export.folder / export.config)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    words = done.stdout.splitlines()
+    given = words[words.index("train.py") + 1 :]
+    return {key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(given[::2], given[1::2], strict=True)}
+
+
+def smart_resize(height: int, width: int, smallest: int, largest: int) -> tuple[int, int]:
+    """Qwen's own, at 32 px."""
+    h, w = (max(32, round(side / 32) * 32) for side in (height, width))
+    if h * w > largest:
+        beta = math.sqrt(height * width / largest)
+        return math.floor(height / beta / 32) * 32, math.floor(width / beta / 32) * 32
+    if h * w < smallest:
+        beta = math.sqrt(smallest / (height * width))
+        return math.ceil(height * beta / 32) * 32, math.ceil(width * beta / 32) * 32
+    return h, w
+
+
+# --- every format ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_trainer_reads_the_same_pages_questions_and_answers(dataset: Dataset, name: FormatName) -> None:
+    export = dataset.export(name)
+    seen: dict[Split, set[Path]] = {}
+    for split in SPLITS:
+        found = READERS[name](export.folder, split)
+        expected = {(it.instruction, it.target, it.image) for it in dataset.rows[split]}
+        assert {(it.after, it.answer, digest_bytes(it.image.read_bytes())) for it in found} == expected
+        assert len(found) == len(dataset.rows[split]) == export.splits[split].examples
+        assert {it.before for it in found} == {""}, "the picture comes first, as in our own prompt"
+        assert digest_bytes((export.folder / export.splits[split].file).read_bytes()) == export.splits[split].digest
+        seen[split] = {it.image for it in found}
+    assert all(seen[a].isdisjoint(seen[b]) for a, b in (("train", "val"), ("train", "test"), ("val", "test")))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("targets", ["attention", "attention+mlp"])
+def test_each_config_holds_the_homes_settings(dataset: Dataset, name: FormatName, targets: str) -> None:
+    settings = SETTINGS.model_copy(update={"targets": targets, "max_steps": 90})
+    given = arguments(dataset.export(name, training=settings))
+    adapted = ATTENTION + (["gate_proj", "up_proj", "down_proj"] if targets == "attention+mlp" else [])
+    shared = {
+        "num_train_epochs": 2,
+        "max_steps": 90,
+        "per_device_train_batch_size": 4,  # 5 does not divide 48
+        "gradient_accumulation_steps": 12,
+        "learning_rate": 1.5e-4,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "seed": 7,
+        "save_steps": 10,
+        "lora_alpha": 24,
+        "lora_dropout": 0.05,
+        "lr_scheduler_type": "cosine",
+    }
+    own: dict[FormatName, dict[str, Any]] = {
+        "qwen": {
+            "model_name_or_path": MODEL,
+            "lora_r": 8,
+            "warmup_ratio": 0.05,
+            "LORA_TARGETS": ",".join(adapted),
+            "LORA_DROPOUT": 0.05,
+            "tune_mm_vision": False,
+            "tune_mm_mlp": False,
+        },
+        "llamafactory": {
+            "model_name_or_path": MODEL,
+            "lora_rank": 8,
+            "warmup_ratio": 0.05,
+            "lora_target": ",".join(adapted),
+            "freeze_vision_tower": True,
+            "freeze_multi_modal_projector": True,
+            "template": "qwen3_vl_nothink",
+            "eval_dataset": "extraction_val",
+        },
+        "swift": {
+            "model": MODEL,
+            "lora_rank": 8,
+            "warmup_ratio": 0.05,
+            "target_modules": adapted,
+            "freeze_vit": True,
+            "freeze_aligner": True,
+            "val_dataset": ["val.jsonl"],
+        },
+        "trl": {
+            "model_name_or_path": MODEL,
+            "lora_r": 8,
+            "warmup_steps": 0.05,
+            "lora_target_modules": adapted,
+            "completion_only_loss": True,
+            "eval_file": "val.jsonl",
+        },
+    }
+    expected = shared | own[name]
+    assert {key: given[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_page_is_resized_and_no_example_cut(dataset: Dataset, name: FormatName) -> None:
+    """The widest page, 144 tokens, is over the budget of 80: the limits follow the pages."""
+    given = arguments(dataset.export(name))
+    if name == "swift":
+        smallest, largest = (int(given["ENV"][key]) * 1024 for key in ("IMAGE_MIN_TOKEN_NUM", "IMAGE_MAX_TOKEN_NUM"))
+    else:
+        prefix = "image_" if name == "llamafactory" else ""
+        smallest, largest = given[f"{prefix}min_pixels"], given[f"{prefix}max_pixels"]
+    for it in (it for split in SPLITS for it in dataset.rows[split]):
+        assert smart_resize(it.height, it.width, smallest, largest) == (it.height, it.width)
+        assert smallest <= it.width * it.height <= largest
+    cutoff = given[{"qwen": "model_max_length", "llamafactory": "cutoff_len", "swift": "max_length", "trl": "max_length"}[name]]
+    if name == "trl":
+        assert cutoff is None, "cuts nothing, whatever the length"
+    else:
+        # one token a byte is the most a byte-level tokenizer makes
+        assert cutoff > max(it.width * it.height // 1024 + len((it.instruction + it.target).encode()) + 13 for it in dataset.rows["train"])
+
+
+@pytest.mark.parametrize(("name", "key"), [("qwen", "model_max_length"), ("llamafactory", "cutoff_len"), ("swift", "max_length")])
+def test_the_cutoff_follows_the_longest_example_where_it_is_known(dataset: Dataset, name: FormatName, key: str) -> None:
+    assert 1_500 < arguments(dataset.export(name, longest=1_500))[key] <= 1_600
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_without_validation_examples_nothing_is_validated(dataset: Dataset, name: FormatName) -> None:
+    dataset.rows["val"] = []
+    export = dataset.export(name)
+    given = arguments(export)
+    assert not {"eval_dataset", "val_dataset", "eval_file"} & set(given)
+    assert given.get("eval_strategy", "no") == (False if name == "qwen" else "no")  # the shell's bare no is false to this reader's YAML
+    assert (export.folder / "val.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_equal_homes_have_equal_exports_byte_for_byte(dataset: Dataset, name: FormatName, tmp_path: Path) -> None:
+    one, other = dataset.export(name), dataset.export(name, tmp_path / "other")
+    files = sorted(path.relative_to(one.folder) for path in one.folder.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other.folder) for path in other.folder.rglob("*") if path.is_file())
+    assert all((one.folder / file).read_bytes() == (other.folder / file).read_bytes() for file in files)
+    assert not any(str(tmp_path).encode() in (one.folder / file).read_bytes() for file in files), "it can be carried elsewhere"
+
+
+def test_qlora_is_carried_over(dataset: Dataset) -> None:
+    settings = SETTINGS.model_copy(update={"method": "qlora"})
+    assert arguments(dataset.export("llamafactory", training=settings))["quantization_bit"] == 4
+    assert arguments(dataset.export("swift", training=settings))["quant_bits"] == 4
+    assert arguments(dataset.export("trl", training=settings))["load_in_4bit"] is True
+    with pytest.raises(InputError, match=r"training.method: found qlora; expected lora"):
+        dataset.export("qwen", training=settings)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"alpha": 24.5}, "a whole number"), ({"shuffle_targets": True}, "a control run")])
+def test_settings_that_no_other_trainer_follows_are_refused(dataset: Dataset, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        dataset.export("trl", training=SETTINGS.model_copy(update=change))
+
+
+# --- text that a trainer would misread ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|endoftext|>"])
+def test_a_control_token_in_vendor_text_is_refused_by_file_and_line(dataset: Dataset, name: FormatName, mark: str) -> None:
+    dataset.rows["test"].append(page(dataset.store, "z", number=f"A{mark}", total=None))
+    with pytest.raises(InputError, match=r"\.jsonl:\d /messages/1/content/0/text: the target holds " + re.escape(mark)):
+        dataset.export(name)
+    assert not (dataset.home / "exports").exists()
+
+
+@pytest.mark.parametrize("mark", ["<image>", "<video>", "<audio>", "<bbox>"])
+def test_a_placeholder_in_vendor_text_is_refused_where_it_means_something(dataset: Dataset, mark: str) -> None:
+    dataset.rows["train"].append(page(dataset.store, "z", number=f"A{mark}", total=None))
+    meaning: dict[str, set[FormatName]] = {"<audio>": {"llamafactory", "swift"}, "<bbox>": {"swift"}}
+    for name in FORMATS:
+        if name in meaning.get(mark, {"qwen", "llamafactory", "swift"}):
+            with pytest.raises(InputError, match=rf"\.jsonl:\d /messages/1/content/0/text: the target holds {mark}"):
+                dataset.export(name)
+        else:
+            assert any(mark in it.answer for it in READERS[name](dataset.export(name).folder, "train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "instruction"),
+    [
+        ("llamafactory", "What is <image>?"),
+        ("swift", "What is <image>?"),
+        ("qwen", "What is <image>?"),
+        ("llamafactory", "Row {{idx}}"),
+        ("qwen", "Extract as JSON: assistant_name"),
+        ("qwen", " Extract as JSON: number"),
+        ("trl", "Say <|im_end|>"),
+    ],
+)
+def test_an_instruction_that_a_trainer_would_misread_is_refused_by_file_and_line(
+    dataset: Dataset, name: FormatName, instruction: str
+) -> None:
+    dataset.rows["train"] = [it.model_copy(update={"instruction": instruction}) for it in dataset.rows["train"]]
+    with pytest.raises(InputError, match=r"\.jsonl:1 /messages/0/content/1/text: the instruction .* Change x-instruction"):
+        dataset.export(name)
+
+
+def test_a_page_that_a_trainer_would_enlarge_is_refused(dataset: Dataset) -> None:
+    """LLaMA-Factory has no argument for the lower limit of the checkpoint's own image processor."""
+    dataset.rows["test"] = [page(dataset.store, "small", 224, 160)]
+    with pytest.raises(InputError, match=r"\.jsonl:1 /meta: the page is 224 x 160 px = 35,840 px; expected 65,536 px or more"):
+        dataset.export("llamafactory")
+    assert dataset.export("trl").splits["test"].examples == 1
+
+
+def test_a_split_without_training_examples_is_refused(dataset: Dataset) -> None:
+    dataset.rows["train"] = []
+    with pytest.raises(InputError, match="no example to train on"):
+        dataset.export("trl")
+
+
+# --- the folder --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_export_is_reused_and_other_settings_have_another(dataset: Dataset) -> None:
+    export = dataset.export("trl")
+    before = (export.folder / "export.json").stat().st_mtime_ns
+    assert dataset.export("trl") == export
+    assert (export.folder / "export.json").stat().st_mtime_ns == before
+    assert dataset.export("trl", training=TrainingSettings()).folder != export.folder
+    dataset.rows["train"].append(page(dataset.store, "new"))
+    assert dataset.export("trl").folder != export.folder
+
+
+def test_a_killed_export_leaves_nothing_that_looks_finished(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = dataset.home / "out"
+    if (child := os.fork()) == 0:  # dies where a kill would find everything written and nothing named
+        folder.os.replace = lambda *_: os._exit(9)  # type: ignore[assignment]
+        dataset.export("swift", out)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not out.exists()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_write_file", stop)
+        left = set(dataset.home.iterdir())
+        with pytest.raises(KeyboardInterrupt):
+            dataset.export("swift", out)
+        assert set(dataset.home.iterdir()) == left
+    assert dataset.export("swift", out).folder == out
+
+
+def test_an_empty_folder_is_filled(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert (dataset.export("swift", tmp_path / "empty").folder / "train.jsonl").is_file()
+
+
+def test_a_foreign_folder_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"foreign: holds other files; expected a new or empty folder.* Choose another --out"):
+        dataset.export("trl", foreign)
+    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match=r"thesis.txt: is a file; expected"):
+        dataset.export("trl", foreign / "thesis.txt")
+    dataset.export("qwen", tmp_path / "mine")
+    with pytest.raises(InputError, match="holds an export for qwen, of other splits or settings"):
+        dataset.export("trl", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("spoil", ["train.jsonl", "train.yaml", "images"])
+def test_a_changed_export_is_not_passed_off_as_finished(dataset: Dataset, spoil: str) -> None:
+    export = dataset.export("swift")
+    if spoil == "images":
+        next((export.folder / "images").iterdir()).unlink()
+    else:
+        (export.folder / spoil).write_text("changed")
+    with pytest.raises(InputError, match=f"{spoil}: was changed or removed since it was exported"):
+        dataset.export("swift")
+
+
+def test_a_page_that_is_missing_or_damaged_is_named(dataset: Dataset) -> None:
+    path = dataset.store.local_path(dataset.rows["train"][1].image, ".png")
+    good = path.read_bytes()
+    path.unlink()
+    with pytest.raises(InputError, match=r"\.jsonl:\d: page image .* is missing from the store"):
+        dataset.export("trl")
+    path.write_bytes(good[:-9])
+    with pytest.raises(InputError, match=r"\.png: does not hold what its name says"):
+        dataset.export("trl")
+    assert not list((dataset.home / "exports").iterdir())
+
+
+def test_pages_are_copied_where_they_cannot_be_linked(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(folder.os, "link", no_links)
+    export = dataset.export("swift")
+    assert {digest_bytes(path.read_bytes()) for path in (export.folder / "images").iterdir()} == {
+        it.image for split in SPLITS for it in dataset.rows[split]
+    }
+
+
+# --- scripts, datasets, the command --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["qwen", "trl"])
+def test_scripts_compile(dataset: Dataset, name: FormatName) -> None:
+    compile((dataset.export(name).folder / "train.py").read_text(), "train.py", "exec")
+
+
+def test_trl_loads_with_hugging_face_datasets(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the script in the export; parts of a message keep to their keys, which TRL counts."""
+    export = dataset.export("trl")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(export.folder)
+    spec = importlib.util.spec_from_file_location("exported_train", export.folder / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(__import__("sys").modules, "exported_train", script)
+    spec.loader.exec_module(script)
+    loaded = script.load_split("train.jsonl")
+    rows = {(it.id): it for it in dataset.rows["train"]}
+    assert {it["id"] for it in loaded} == set(rows)
+    for it in loaded:
+        expected = rows[it["id"]]
+        picture, text = it["prompt"][0]["content"]
+        assert picture["type"] == "image"
+        assert "image" not in picture
+        assert text["text"] == expected.instruction
+        assert it["completion"][0]["content"][0]["text"] == expected.target
+        assert [image.size for image in it["images"]] == [(expected.width, expected.height)]
+
+
+def test_the_qwen_script_registers_the_split_and_the_homes_targets(dataset: Dataset, tmp_path: Path) -> None:
+    """Against a stand-in of its trainer that has the same names: data_dict, and a train() that makes a LoraConfig."""
+    export = dataset.export("qwen")
+    code = tmp_path / "qwen-vl-finetune" / "qwenvl"
+    (code / "data").mkdir(parents=True)
+    (code / "train").mkdir()
+    (code / "data" / "__init__.py").write_text("data_dict = {}\n")
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "peft.py").write_text("class LoraConfig:\n    def __init__(self, **given): self.given = given\n")
+    (code / "train" / "train_qwen.py").write_text(
+        "import json\nfrom qwenvl.data import data_dict\n\ndef train():\n"
+        "    from peft import LoraConfig\n"
+        "    print(json.dumps([data_dict, LoraConfig(r=8, lora_dropout=0.0 or 0.05, target_modules=['q_proj']).given]))\n"
+    )
+    environment = {"QWEN_FINETUNE": str(code.parent), "LORA_TARGETS": "q_proj,up_proj", "LORA_DROPOUT": "0.0"}
+    python = shutil.which("python3") or "python3"
+    done = subprocess.run(
+        [python, str(export.folder / "train.py")],
+        env={**os.environ, **environment, "PYTHONPATH": str(tmp_path / "fake")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    registered, given = json.loads(done.stdout)
+    assert registered["extraction_train"] == {"annotation_path": str(export.folder / "train.jsonl"), "data_path": str(export.folder)}
+    assert given == {"r": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "up_proj"]}
+
+
+def test_a_plan_tells_the_longest_example_only_where_it_speaks_of_all_of_them() -> None:
+    from extraction_assets.commands import longest_planned
+
+    splits: dict[Split, str] = {"train": "t", "val": "v", "test": "e"}
+
+    def planned(val: Any = None, over: tuple[Any, ...] = (), **digests: str) -> dict[str, Any]:
+        return {"splits": {**splits, **digests}, "plan": {"train": {"longest": 900, "over_length": over}, "val": val}}
+
+    assert longest_planned(planned(), splits) == 900
+    assert longest_planned(planned({"longest": 950, "over_length": ()}), splits) == 950
+    assert longest_planned(planned(over=({"id": "x"},)), splits) is None, "the export holds the over-length example too"
+    assert longest_planned(planned(train="older"), splits) is None
+    assert longest_planned(None, splits) is None
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = make_home(tmp_path / "home", {"invoice/acme": 4}, base=False)
+    at = ["--home", str(home.root)]
+    assert main([*at, "dataset", "--export", "swift"]) == 2
+    assert "train_split was never materialized" in capsys.readouterr().err
+    assert main([*at, "update", "--to", "test_split"]) == 0
+    assert main([*at, "dataset", "--out", "x"]) == 2
+    capsys.readouterr()
+    assert main([*at, "dataset", "--export", "swift", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["format"] == "swift"
+    assert Path(told["folder"]).parent == home.root / "exports"
+    assert Path(told["config"]).is_file()
+    for split in SPLITS:
+        data = Path(told["splits"][split]["file"]).read_bytes()
+        assert told["splits"][split]["digest"] == digest_bytes(data)
+        assert told["splits"][split]["examples"] == data.count(b"\n")
+    assert INSTRUCTION.split(":")[0] in Path(told["splits"]["train"]["file"]).read_text()
+    assert main([*at, "dataset", "--export", "llamafactory"]) == 2
+    assert "expected 65,536 px or more" in capsys.readouterr().err
