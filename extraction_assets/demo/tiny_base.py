@@ -39,13 +39,13 @@ TEMPORAL = 2
 
 _SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "test": {
-        "tokenizer": {"vocab_size": 512},
+        "tokenizer": {"vocab_size": 370},
         "text": {"hidden": 64, "intermediate": 128, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "mrope": [4, 2, 2]},
         "vision": {"hidden": 64, "intermediate": 128, "depth": 3, "heads": 2, "deepstack": [0, 1], "positions": 64},
     },
     "demo": {
-        "tokenizer": {"vocab_size": 1024},
-        "text": {"hidden": 256, "intermediate": 640, "layers": 5, "heads": 8, "kv_heads": 4, "head_dim": 32, "mrope": [6, 5, 5]},
+        "tokenizer": {"vocab_size": 370},
+        "text": {"hidden": 256, "intermediate": 768, "layers": 5, "heads": 8, "kv_heads": 8, "head_dim": 32, "mrope": [6, 5, 5]},
         "vision": {"hidden": 192, "intermediate": 768, "depth": 5, "heads": 6, "deepstack": [1, 2, 3], "positions": 256},
     },
 }
@@ -181,7 +181,7 @@ def write_tokenizer(folder: Path, preset: Preset) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=_SIZES[preset]["tokenizer"]["vocab_size"] - len(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        max_token_length=4,  # values are read from pixels: short pieces, few different ones
+        max_token_length=6,
         show_progress=False,
     )
     tokenizer.train_from_iterator(sample(), trainer)

@@ -3,15 +3,17 @@
     python -m extraction_assets.demo.base_recipe --work RUN --out data/base_models/tiny-qwen3-vl
     python -m extraction_assets.demo.base_recipe --work RUN --out FOLDER --scale 8 --workers 14     (a GPU)
 
-RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Four stages:
+RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Five stages:
 
-    glyphs   the vision tower, and the merger behind it, name the character in each 4 x 8 px slot of dense generated text
-    words    the whole model reads one or two lines: transcripts and labelled values
-    crops    up to eight lines: labelled values, tables
-    pages    whole documents of 256 x 320 to 320 x 448 px among crops
+    small_glyphs   the vision tower, and the merger behind it, name the character in each 4 x 8 px slot of dense small print (8.5 to 14 px)
+    glyphs         the same at the sizes of the pages to come (11.3 to 18.7 px: 8.5 to 14 pt at 96 dpi)
+    words          the language model, with the tower at rest, reads one to four lines: transcripts and labelled values
+    crops          up to ten lines: labelled values, tables
+    pages          whole documents of 352 x 256 to 416 x 608 px among crops; the tower learns on, slowly
 
-End to end from scratch the model learns the JSON and not the letters; with the glyph stage first it learns to read. Pages are PDFs
-drawn and rasterised by PyMuPDF at 72 dpi, the product's own renderer, in worker processes ahead of the trainer.
+End to end from scratch the model learns the JSON and not the letters; with the glyph stages first it learns to read. In the reading
+stages some attention heads are shown where on the page the next token stands (attention supervision). Pages are PDFs drawn and
+rasterised by PyMuPDF, the product's own renderer, in worker processes ahead of the trainer.
 
 Data (no torch): words, asks, canvas, layout, pages, glyph_pages, glyph_cells, glyph_batches, reading_batches, feed.
 Training: vision, reading_model, optimizer, glyph_stage, reading_stage, trainer, checkpoint, recipe. Result: export, measure.

@@ -1,6 +1,6 @@
 """One generated page: text drawn into a PDF, the PDF rendered as the product renders pages, its glyphs located.
 
-72 dpi: one point is one pixel. What stands where comes back from the PDF itself (texttrace), not from what was asked for.
+Drawn so that one point is one pixel. What stands where comes back from the PDF itself (texttrace), not from what was asked for.
 """
 
 from __future__ import annotations

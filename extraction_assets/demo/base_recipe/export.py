@@ -55,8 +55,8 @@ From random weights, on generated pages only (no third-party data, weights or te
 
     python -m extraction_assets.demo.base_recipe --work RUN --out {name}
 
-Stages: {stages}. Pages are PDFs (base-14 and pymupdf-fonts faces, 8 to 14 px text) rendered at 72 dpi, with scan noise, small turns
-and stamps. Seed {seed}; steps taken: {steps}.
+Stages: {stages}. Pages are PDFs (base-14 and pymupdf-fonts faces, text of 11 to 19 px: 8.5 to 14 pt at 96 dpi), with scan noise,
+small turns and stamps. Seed {seed}; steps taken: {steps}.
 
 ## What to ask
 `Extract as JSON: KEY, KEY, ROWS[COLUMN, COLUMN]`, as `TargetSchema.instruction` spells it. Every value is a string or null: dates as

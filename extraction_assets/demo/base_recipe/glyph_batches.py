@@ -30,12 +30,12 @@ class GlyphBatch:
     """their classes, 0 blank"""
 
 
-def glyph_batches(seed: int, number: int, uses: int, patches: int = PATCHES) -> list[GlyphBatch]:
+def glyph_batches(seed: int, number: int, uses: int, patches: int = PATCHES, print_scale: float = 1.0) -> list[GlyphBatch]:
     """`uses` batches cut from the same sheets at different offsets, with different scan noise: rendering is the dear part."""
     rng = random.Random(f"glyphs:{seed}:{number}")
     width, height = SIZES[number % len(SIZES)]
     images = max(1, patches * 256 // (width * height))
-    sheets = [glyph_page(rng, width + SLACK_PX, height + SLACK_PX) for _ in range(images)]
+    sheets = [glyph_page(rng, width + SLACK_PX, height + SLACK_PX, print_scale) for _ in range(images)]
     return [_batch(rng, sheets, width, height) for _ in range(uses)]
 
 

@@ -13,23 +13,23 @@ PALE = ((0.92, 0.92, 0.92), (0.88, 0.92, 0.97), (0.97, 0.94, 0.86), (0.9, 0.96, 
 
 
 def text_size(rng: random.Random) -> float:
-    """8.5 to 14 px, most of it 9 to 11."""
-    return rng.choice([rng.uniform(8.5, 9.5), rng.uniform(9, 10.5), rng.uniform(9, 11.5), rng.uniform(10, 14)])
+    """11.3 to 18.7 px, most of it 12 to 15: 8.5 to 14 pt at 96 dpi."""
+    return rng.choice([rng.uniform(8.5, 9.5), rng.uniform(9, 10.5), rng.uniform(9, 11.5), rng.uniform(10, 14)]) * 96 / 72
 
 
-def glyph_page(rng: random.Random, width: int, height: int) -> Picture:
-    """Bands of text lines: each band with its own face, size, leading, ink and ground."""
+def glyph_page(rng: random.Random, width: int, height: int, print_scale: float = 1.0) -> Picture:
+    """Bands of text lines: each band with its own face, size, leading, ink and ground. print_scale: times the usual text size."""
     canvas = Canvas(width, height)
     top = rng.uniform(0, 6)
     while top < height - 6:
-        top = _band(canvas, rng, top)
+        top = _band(canvas, rng, top, print_scale)
     return canvas.render()
 
 
-def _band(canvas: Canvas, rng: random.Random, top: float) -> float:
+def _band(canvas: Canvas, rng: random.Random, top: float, print_scale: float) -> float:
     face = draw_face(rng)
     bold = rng.random() < 0.25
-    size = text_size(rng) * (0.92 if face in MONOSPACED else 1)
+    size = text_size(rng) * print_scale * (0.92 if face in MONOSPACED else 1)
     leading = size * rng.uniform(1.12, 1.9)
     lines = rng.randint(1, 5)
     inverse = rng.random() < 0.1

@@ -42,10 +42,12 @@ def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, 
 
 @torch.no_grad()
 def evaluate_glyphs(
-    visual: torch.nn.Module, heads: GlyphHeads, device: torch.device, seed: int = HELD_OUT_SEED, groups: int = 5
+    visual: torch.nn.Module, heads: GlyphHeads, device: torch.device, print_scale: float, seed: int = HELD_OUT_SEED, groups: int = 5
 ) -> dict[str, float]:
     """Glyph accuracy on pages of other seeds, one group per size."""
-    scores = [score_glyphs(visual, heads, batch, device) for group in range(groups) for batch in glyph_batches(seed, group, 1, 1920)]
+    scores = [
+        score_glyphs(visual, heads, batch, device) for group in range(groups) for batch in glyph_batches(seed, group, 1, 1920, print_scale)
+    ]
     count = len(scores)
     return {
         "glyphs_from_patch": sum(score.from_patch for score in scores) / count,
@@ -55,16 +57,17 @@ def evaluate_glyphs(
 
 
 class GlyphStage:
-    name = "glyphs"
     uses = 4
 
-    def __init__(self, model: Any, heads: GlyphHeads, steps: int, rates: Rates, device: torch.device, scale: int = 1) -> None:
-        """scale: times as many pages in a batch as suit two CPU cores"""
-        self.steps, self.rates, self._scale = steps, rates, scale
+    def __init__(
+        self, name: str, model: Any, heads: GlyphHeads, steps: int, rates: Rates, device: torch.device, print_scale: float, scale: int
+    ) -> None:
+        """print_scale: times the usual text size; scale: times as many pages in a batch as suit two CPU cores"""
+        self.name, self.steps, self.rates, self._print_scale, self._scale = name, steps, rates, print_scale, scale
         self._visual, self._heads, self._device = model.model.visual, heads, device
 
     def make(self) -> Callable[[int, int, int], list[GlyphBatch]]:
-        return functools.partial(glyph_batches, patches=PATCHES * self._scale)
+        return functools.partial(glyph_batches, patches=PATCHES * self._scale, print_scale=self._print_scale)
 
     def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """All of the tower but the deepstack mergers, which nothing here teaches."""
@@ -76,4 +79,4 @@ class GlyphStage:
         return score.loss, {"from_patch": score.from_patch, "from_merged": score.from_merged}
 
     def evaluate(self) -> dict[str, float]:
-        return evaluate_glyphs(self._visual, self._heads, self._device)
+        return evaluate_glyphs(self._visual, self._heads, self._device, self._print_scale)

@@ -24,7 +24,7 @@ from extraction_assets.demo.base_recipe.reading_model import answer_pages
 from extraction_assets.demo.base_recipe.reading_stage import score_answers
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
 
-SIZES = ((256, 320), (320, 352), (320, 448))
+SIZES = ((352, 416), (416, 448), (416, 608))
 PAGES_AT_ONCE = 8
 
 

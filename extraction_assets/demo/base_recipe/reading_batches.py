@@ -15,7 +15,7 @@ from extraction_assets.demo.base_recipe.glyph_cells import cell_classes
 from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example, string_values
 
 NOT_SCORED = -100
-MOST_ANSWER_TOKENS = 420
+MOST_ANSWER_TOKENS = 560
 
 
 @dataclass(frozen=True)

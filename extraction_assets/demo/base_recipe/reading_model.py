@@ -106,7 +106,7 @@ AttentionInterface.register(_CAUSAL, _attend)
 
 
 @torch.no_grad()
-def answer_pages(model: Any, tokenizer: Tokenizer, pixels: Tensor, instructions: tuple[str, ...], most_tokens: int = 420) -> list[str]:
+def answer_pages(model: Any, tokenizer: Tokenizer, pixels: Tensor, instructions: tuple[str, ...], most_tokens: int = 560) -> list[str]:
     """Greedy answers through the stock `generate`, nothing constrained. pixels: (pages, h, w, 3) uint8, one size."""
     pages, height, width, _ = pixels.shape
     device = pixels.device

@@ -23,7 +23,8 @@ from extraction_assets.errors import InputError
 class StepCounts:
     """Steps of each stage."""
 
-    glyphs: int = 5000
+    small_glyphs: int = 5000
+    glyphs: int = 900
     words: int = 1200
     crops: int = 2000
     pages: int = 6000
@@ -37,16 +38,16 @@ class StepCounts:
         return {"stages": ", ".join(names), "steps": ", ".join(f"{name} {count}" for name, count in steps.items())}
 
 
-WORDS = (PageSize(128, 32, False, 64), PageSize(192, 32, False, 48), PageSize(160, 64, False, 40), PageSize(192, 64, False, 36))
-CROPS = (PageSize(192, 64, False, 40), PageSize(224, 128, False, 24), PageSize(256, 160, False, 16))
+WORDS = (PageSize(160, 32, False, 64), PageSize(256, 32, False, 48), PageSize(192, 64, False, 40), PageSize(256, 64, False, 36))
+CROPS = (PageSize(256, 64, False, 36), PageSize(256, 128, False, 24), PageSize(352, 192, False, 14))
 PAGES = (
-    PageSize(224, 128, False, 24),
-    PageSize(256, 160, False, 16),
-    PageSize(256, 192, True, 14),
-    PageSize(256, 320, True, 10),
-    PageSize(288, 352, True, 9),
-    PageSize(320, 352, True, 8),
-    PageSize(320, 448, True, 7),
+    PageSize(256, 128, False, 24),
+    PageSize(352, 192, False, 14),
+    PageSize(352, 256, True, 11),
+    PageSize(352, 416, True, 8),
+    PageSize(384, 480, True, 6),
+    PageSize(416, 448, True, 6),
+    PageSize(416, 608, True, 5),
 )
 
 
@@ -68,7 +69,8 @@ def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, d
         return tuple(replace(size, images=size.images * scale) for size in sizes)
 
     return [
-        GlyphStage(model, heads, counts.glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.4), device, scale),
+        GlyphStage("small_glyphs", model, heads, counts.small_glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.4), device, 0.75, scale),
+        GlyphStage("glyphs", model, heads, counts.glyphs, Rates(muon=1e-3, adam=1e-3, decay=0.6), device, 1.0, scale),
         ReadingStage(
             "words", model, heads, tokenizer, scaled(WORDS), counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0), device
         ),

@@ -1,27 +1,16 @@
 """The text that the tiny tokenizer is trained on. A change here changes every token: bases already trained would not load it.
 
-Keys and JSON punctuation first (every answer is made of them), then words as they stand on business papers in several languages.
-Values are mostly read letter by letter, so short pieces are all that is wanted of the words.
+One token a character, and one for what JSON puts between two values. A small model learns to read letter by letter; with pieces of two
+to four letters it has to learn each piece's look at each place of a patch, and took many times as long.
 """
 
 from __future__ import annotations
-
-import json
 
 
 def listed(text: str) -> tuple[str, ...]:
     """Words between white space: long lists stay readable."""
     return tuple(text.split())
 
-
-KEYS = listed(
-    """
-number date total amount name address city country currency quantity description unit price net tax rate code reference due
-period line items rows title text value label order customer supplier buyer seller item article sum subtotal gross discount
-delivery payment account bank phone email street contact subject terms page remark origin weight volume start end year month day
-time type status id no key kind count size colour model serial batch room table branch driver route booking agency station client
-"""
-)
 
 WORDS = listed(
     """
@@ -53,18 +42,17 @@ ART REF INV ORD POS QTY VAT TAX TOTAL NET SUM DATE PAGE ABC DEF KLM RST XYZ AX B
 )
 
 
+ACCENTED = "äöüßéèêëàâáãåæøœçñíîïóôõòúùûýžščřćłńśźżěůÄÖÜÉÈÀÁÅÆØÇÑÓÚŽŠČŘŁŚŻ"
+SYMBOLS = "€£$¥%&§°•–—+=*/\\|#@!?()[]{}<>:;,.'\"_-~^`²³½×±µ«»„“”‘’…·¿¡№"
+_JOINTS = listed(
+    """
+{" ":" "," "} ":" ","  ":[{" "},{" "}] "}]} "}]," ":[] ":[]} ":[]," ": ," ":["  "]," "]} "} ":"", ":"" "" [ ], ]
+"""
+)
+"""What stands between two values of a compact JSON answer: one token each, so that an answer is its letters and little else."""
+
+
 def sample() -> list[str]:
     """Lines of text to train the tokenizer on; always the same."""
-    lines = []
-    for i in range(len(WORDS)):
-        row = {KEYS[(7 * i + j) % len(KEYS)]: WORDS[(i + 3 * j) % len(WORDS)] for j in range(3)}
-        answer = {
-            "_".join(KEYS[(5 * i + j) % len(KEYS)] for j in range(1 + i % 2)): f"{WORDS[i]} {WORDS[(i * 11 + 1) % len(WORDS)]}",
-            KEYS[(3 * i + 1) % len(KEYS)]: None if i % 3 else f"20{i % 30:02d}-{1 + i % 12:02d}-{1 + i % 28:02d}",
-            KEYS[(i + 4) % len(KEYS)]: i * 7.25,
-            KEYS[(i + 9) % len(KEYS)]: [row, row] if i % 2 else [],
-        }
-        lines.append(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
-        lines.append(f"Extract as JSON: {', '.join(KEYS[(i + 13 * j) % len(KEYS)] for j in range(4))}[{', '.join(row)}]")
-        lines.append(" ".join(WORDS[(i * 5 + j) % len(WORDS)] for j in range(5)))
-    return lines
+    composed = [character for character in ACCENTED + SYMBOLS if not character.isascii()]
+    return [*(joint for joint in _JOINTS for _ in range(5)), *composed]

@@ -12,10 +12,8 @@ import re
 import string
 from dataclasses import dataclass
 
-from extraction_assets.demo.base_recipe.tokenizer_sample import WORDS, listed
+from extraction_assets.demo.base_recipe.tokenizer_sample import ACCENTED, SYMBOLS, WORDS, listed
 
-ACCENTED = "äöüßéèêëàâáãåæøœçñíîïóôõòúùûýžščřćłńśźżěůÄÖÜÉÈÀÁÅÆØÇÑÓÚŽŠČŘŁŚŻ"
-SYMBOLS = "€£$¥%&§°•–—+=*/\\|#@!?()[]{}<>:;,.'\"_-~^`²³½×±µ«»„“”‘’…·¿¡№"
 CHARACTERS = string.digits + string.ascii_letters + ACCENTED + "".join(c for c in SYMBOLS)
 """Every character that a generated page may show; class k of the glyph head is CHARACTERS[k - 1], class 0 is a blank."""
 
