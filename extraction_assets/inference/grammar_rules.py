@@ -1,8 +1,8 @@
 """From a target schema to the rules of its answers, in llguidance's Lark dialect: compact JSON, every key, keys in schema order.
 
 What a schema says is kept or refused, never dropped in silence. Kept: types, enum, const, minLength, maxLength, pattern, minItems,
-maxItems, minimum and maximum (whole ones), multipleOf (powers of ten). `format` is an annotation, as in JSON Schema itself.
-x-type date, amount and number ask for the canonical form in text: YYYY-MM-DD of a day that exists, a plain decimal with a point;
+maxItems, minimum and maximum (whole ones), multipleOf (powers of ten). Of `format`, only date says something (x-type date); the
+others are annotations, as in JSON Schema itself. x-type date, amount and number ask for the canonical form in text: YYYY-MM-DD of a day that exists, a plain decimal with a point;
 `"x-form": "printed"` takes the text as the page has it.
 
 The rules are ours because llguidance's own JSON Schema compiler lets numbers run on without end, takes 1e5 for a number and
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema_rs
+from llguidance import LLMatcher
 
 from extraction_assets.errors import InputError
 from extraction_assets.inference import spelling
@@ -63,7 +64,9 @@ class _Writer:
         self._refuse_what_is_not_kept(schema, pointer)
         if "enum" in schema or "const" in schema:
             return self._name("V", self._literals(schema, pointer))
-        types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+        types = [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
+        if "array" in types:  # a target says [] where it has no rows, also where the schema would allow null (TargetSchema.complete)
+            types = [kind for kind in types if kind != "null"]
         nested, plain = [], []
         for kind in types:
             if kind == "object":
@@ -92,7 +95,8 @@ class _Writer:
 
     def _array(self, schema: dict[str, Any], pointer: str) -> str:
         least, most = self._bounds(schema, pointer, "minItems", "maxItems", MAX_ITEMS)
-        item = self.value(schema["items"], f"{pointer}/items")
+        of_list = {key: value for key, value in schema.items() if key in ("x-type", "x-form")}  # a list of plain values is one field
+        item = self.value({**of_list, **schema["items"]}, f"{pointer}/items")
         if most == 0:
             return _literal("[]")
         rows = f'{item} ("," {item}){{{max(least - 1, 0)},{most - 1}}}' if most > 1 else item
@@ -143,16 +147,15 @@ class _Writer:
             shape = spelling.CALENDAR_DATE if form == "date" else spelling.plain_decimal(most)
             inner["allOf"] = [{"pattern": f"^(?:{shape})$"}]
         inner["x-guidance"] = {"whitespace_flexible": False, "json_allowed_escapes": 'nrbtf\\"'}
+        if error := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(inner)):
+            reason = error.strip().splitlines()[0][:200]
+            self._refuse(f"{pointer}/pattern", f"llguidance cannot keep it: {reason}", "a pattern without look-around", "Simplify it")
         return f"%json {json.dumps(inner)}"
 
     def _form(self, schema: dict[str, Any], pointer: str) -> str | None:
         """date, decimal, or None for any text."""
-        scoring, form = schema.get("x-type"), schema.get("x-form")
-        if form is not None and form not in _FORMS:
-            self._refuse(f"{pointer}/x-form", f"found {form!r}", f"one of {', '.join(_FORMS)}")
-        if form is not None and scoring not in _TYPES_WITH_FORM:
-            self._refuse(f"{pointer}/x-form", f"x-type {scoring} has no forms", f"x-type {', '.join(_TYPES_WITH_FORM)}", "Remove it")
-        if form == "printed" or scoring not in _TYPES_WITH_FORM:
+        scoring = schema.get("x-type", "date" if schema.get("format") == "date" else None)
+        if scoring not in _TYPES_WITH_FORM or schema.get("x-form") == "printed":
             return None
         return "date" if scoring == "date" else "decimal"
 
@@ -185,7 +188,7 @@ class _Writer:
         for decimals in range(10):
             if step == float(f"1e-{decimals}"):
                 return decimals
-        return self._refuse(f"{pointer}/multipleOf", f"found {step}", "1, 0.1, 0.01, ...", "Remove it")
+        self._refuse(f"{pointer}/multipleOf", f"found {step}", "1, 0.1, 0.01, ...", "Remove it")
 
     # --- shared ------------------------------------------------------------------------------------------------------------
 
@@ -200,8 +203,15 @@ class _Writer:
         for keyword, (why, do) in _NOT_KEPT.items():
             if keyword in schema:
                 self._refuse(f"{pointer}/{keyword}", f"this schema cannot be kept by a grammar: {why}", do=do)
+        if "x-form" in schema and "items" not in schema:
+            if schema["x-form"] not in _FORMS:
+                self._refuse(f"{pointer}/x-form", f"found {schema['x-form']!r}", f"one of {', '.join(_FORMS)}")
+            if "string" not in schema.get("type", ()) or schema.get("x-type") not in _TYPES_WITH_FORM:
+                self._refuse(
+                    f"{pointer}/x-form", "stands on another kind of field", f"text of x-type {', '.join(_TYPES_WITH_FORM)}", "Remove it"
+                )
 
-    def _refuse(self, pointer: str, found: str, expected: str | None = None, do: str | None = None) -> Any:
+    def _refuse(self, pointer: str, found: str, expected: str | None = None, do: str | None = None) -> NoReturn:
         raise InputError(f"{self.source} {pointer}", found, expected, do)
 
     def _name(self, kind: str, body: str) -> str:
