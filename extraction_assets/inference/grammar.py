@@ -85,12 +85,12 @@ class Grammar:
             return "the end of the answer"
         mask = self.mask_buffer(1)
         matcher.fill_mask(mask)
-        tokens = allowed(mask[0], self.vocabulary.size).nonzero()[0].tolist()
-        spelled = [self.vocabulary.bytes_of([token]).decode(errors="replace") for token in tokens]
+        choices = [[int(token)] for token in allowed(mask[0], self.vocabulary.size).nonzero()[0]]
         if len(forced := matcher.forced()) > 1:
-            spelled = [self.vocabulary.bytes_of(forced).decode(errors="replace")]
-        first = sorted({text[0] for text in spelled if text})
-        return _named(spelled if len(spelled) <= _NAMED else first)
+            choices = [forced]
+        texts = [self.vocabulary.bytes_of(tokens).decode(errors="ignore") for tokens in choices]
+        texts = [text for text in texts if text]  # without the tokens that are a part of a character
+        return _named(texts if len(texts) <= _NAMED else sorted({text[0] for text in texts}))
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,6 @@ class Grammars:
 
 
 def _named(choices: list[str]) -> str:
-    if len(choices) > 4 * _NAMED:
+    if not choices or len(choices) > 4 * _NAMED:
         return "a character of a string, or its end" if '"' in choices else "a character of a string"
     return f"one of {' '.join(choices)}" if len(choices) > 1 else choices[0]

@@ -185,10 +185,10 @@ class _Writer:
         step = schema.get("multipleOf")
         if step is None:
             return spelling.DECIMALS
-        for decimals in range(10):
-            if step == float(f"1e-{decimals}"):
-                return decimals
-        self._refuse(f"{pointer}/multipleOf", f"found {step}", "1, 0.1, 0.01, ...", "Remove it")
+        decimals = next((count for count in range(10) if step == float(f"1e-{count}")), None)
+        if decimals is None:
+            self._refuse(f"{pointer}/multipleOf", f"found {step}", "1, 0.1, 0.01, ...", "Remove it")
+        return decimals
 
     # --- shared ------------------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "null rows": obj({"rows": rows(obj({"a": TEXT}, nullable=True))}),
     "odd keys": obj({'a"b\\c/d': TEXT, "Größe (m²)": TEXT, "名前": TEXT, "😀": TEXT, "line\nbreak\x01": TEXT, "": TEXT}),
     "keys that begin alike": obj({"total": AMOUNT, "total_net": AMOUNT, "total_net_eur": AMOUNT}),
+    "another order": {**obj({"a": TEXT, "b": DATE, "c": AMOUNT, "d": TEXT}), "required": ["c", "a"]},
     "long text": obj({"note": {"type": ["string", "null"], "maxLength": 400}, "name": {"type": "string", "minLength": 3, "maxLength": 90}}),
     "no bounds": obj({"a": {"type": ["string", "null"]}, "b": {"type": "array", "items": {"type": "string", "maxLength": 2}}}),
     "patterns": obj(

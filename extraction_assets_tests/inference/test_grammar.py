@@ -118,7 +118,22 @@ def test_the_place_counts_characters_and_is_never_inside_one(grammars: Grammars)
     grammar = grammars.of(of(obj({"a": {"enum": ["é1", "ü2"]}})))  # é and ü share their first byte
     rejected = grammar.rejection('{"a":"ê1"}')
     assert rejected is not None
-    assert (rejected.position, rejected.found) == (6, 'ê1"}')
+    assert (rejected.position, rejected.found, rejected.allowed) == (6, 'ê1"}', "one of é ü")
+
+
+def test_text_counts_as_the_tokenizer_composes_it(grammars: Grammars) -> None:
+    """A model learns the tokens of the composed text: two characters where a label has one are one too many."""
+    grammar = grammars.of(of(obj({"a": {**TEXT, "maxLength": 1}})))
+    assert grammar.rejection('{"a":"é"}') is None
+    assert grammar.rejection('{"a":"e\u0301"}') is None
+    assert grammar.rejection('{"a":"\u0958"}') is not None  # NFC: \u0915\u093c
+
+
+@pytest.mark.parametrize("escape", ["\\u007f", "\\u0041", "\\u001f", "\\/"])
+def test_a_pattern_brings_no_spelling_of_its_own(escape: str, grammars: Grammars) -> None:
+    grammar = grammars.of(of(obj({"a": {**TEXT, "pattern": "^[^b]*$"}})))
+    assert grammar.rejection('{"a":"A/\\"\\n"}') is None
+    assert grammar.rejection(f'{{"a":"{escape}"}}') is not None
 
 
 def test_a_control_token_in_a_vendors_text_is_text(invoice: Grammar) -> None:
