@@ -7,6 +7,7 @@ matcher = grammar.matcher()                             # one a sequence (matche
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from llguidance import LLMatcher
@@ -17,6 +18,7 @@ from extraction_assets.inference.matcher import Mask, Matcher, allowed, mask_buf
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.schema import TargetSchema
 
+_STRING = re.compile(r'("(?:[^"\\]|\\.)*")(:?)')
 _FOUND = 20
 """characters of a target that an error quotes"""
 _NAMED = 12
@@ -33,6 +35,8 @@ class Rejection:
     """what stands there, at most 20 characters; "" at the target's end"""
     allowed: str
     """what may stand there, in words"""
+    key: str | None
+    """the last key before it, as the target spells it; None before the first"""
 
 
 class Grammar:
@@ -67,14 +71,15 @@ class Grammar:
             return None
         position = len(data[:taken].decode(errors="ignore"))
         matcher.rollback(taken - len(text[:position].encode()))  # to the start of a character that is allowed in part
-        return Rejection(position, text[position : position + _FOUND], self._allowed(matcher))
+        return Rejection(position, text[position : position + _FOUND], self._allowed(matcher), _last_key(text[:position]))
 
     def check_target(self, target: str, where: str) -> None:
         """Raises InputError naming `where` (the example) and the character if a model could not write this target."""
         if (rejected := self.rejection(target)) is not None:
             found = f"found {rejected.found!r}" if rejected.found else "the target ends"
+            place = f"{where} character {rejected.position}"
             raise InputError(
-                f"{where} character {rejected.position}",
+                f"{place}, behind {rejected.key}" if rejected.key else place,
                 f"no model could write this target under its schema's grammar: {found}",
                 rejected.allowed,
                 'Correct the label, or the schema (maxLength, maxItems, or "x-form": "printed" for values as the page prints them)',
@@ -106,6 +111,11 @@ class Grammars:
         if schema.digest not in self._compiled:
             self._compiled[schema.digest] = Grammar(schema, self.vocabulary)
         return self._compiled[schema.digest]
+
+
+def _last_key(text: str) -> str | None:
+    keys = [string[1] for string in _STRING.finditer(text) if string[2]]
+    return keys[-1] if keys else None
 
 
 def _named(choices: list[str]) -> str:

@@ -104,11 +104,27 @@ def test_what_is_no_canonical_target_is_rejected_where_it_goes_wrong(wrong: str,
     assert (rejected.found == "") == (rejected.position == len(wrong))
 
 
+@pytest.mark.parametrize(
+    ("text", "key"), [('{"nr":":\\"a\\":","on', '"nr"'), ('{"x":["a",":b', '"x"'), ('{"r":[{"a":null,"b":', '"b"'), ('{"n', None)]
+)
+def test_a_key_is_told_from_text_that_looks_like_one(text: str, key: str | None, grammars: Grammars) -> None:
+    document = (
+        obj({"nr": TEXT, "on": TEXT})
+        if "nr" in text
+        else obj({"x": rows(TEXT)})
+        if "x" in text
+        else obj({"r": rows(obj({"a": TEXT, "b": DATE}))})
+    )
+    rejected = grammars.of(of(document)).rejection(text if key else text.replace("n", "_"))
+    assert rejected is not None
+    assert rejected.key == key
+
+
 def test_a_rejected_target_is_an_error_that_names_example_place_and_choices(invoice: Grammar) -> None:
     invoice.check_target(GOOD, "example 1f")
     with pytest.raises(InputError) as caught:
         invoice.check_target(GOOD.replace("2024-02-29", "2024-02-30"), "example 1f")
-    assert caught.value.where == "example 1f character 27"
+    assert caught.value.where == 'example 1f character 27, behind "on"'
     assert "found '30\"" in caught.value.found
     assert caught.value.expected == "one of 0 1 2"
     assert "x-form" in str(caught.value)
