@@ -30,7 +30,7 @@ class Rejection:
     """Where a target leaves its grammar."""
 
     position: int
-    """character offset; the target's length if it ends too early"""
+    """character offset in the text as the tokenizer composes it (NFC); the text's length if it ends too early"""
     found: str
     """what stands there, at most 20 characters; "" at the target's end"""
     allowed: str
