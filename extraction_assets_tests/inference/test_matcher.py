@@ -197,3 +197,40 @@ def test_a_buffer_of_another_width_is_refused(invoice: Grammar) -> None:
         invoice.matcher().fill_mask(np.zeros((1, 3), dtype=np.int32))
     with pytest.raises(ValueError, match="contiguous"):
         invoice.matcher().fill_mask(np.zeros((3, 9), dtype=np.int32).T)
+
+
+def test_forced_tokens_and_drafts_change_no_greedy_answer(grammars: Grammars) -> None:
+    """Against a model whose logits hang on all that stands before; drafts are the answer itself, broken at random places."""
+    for schema in SCHEMAS:
+        grammar = grammars.of(schema)
+        for seed in range(2):
+            plain = greedy(grammar, seed, [], use_forced=False)
+            assert greedy(grammar, seed, [], use_forced=True) == plain
+            chosen = random.Random(seed)
+            broken = [token if chosen.random() < 0.8 else chosen.randrange(grammar.vocabulary.size) for token in plain]
+            assert greedy(grammar, seed, broken, use_forced=True) == plain
+            assert greedy(grammar, seed, broken, use_forced=False) == plain
+
+
+def greedy(grammar: Grammar, seed: int, draft: list[int], use_forced: bool, most: int = 60) -> list[int]:
+    """The loop to come, with the model played by a random generator."""
+    matcher, masks, tokens = grammar.matcher(), grammar.mask_buffer(5), []
+    while not matcher.is_ended and len(tokens) < most:
+        if use_forced and (forced := matcher.forced()):
+            tokens += forced[: matcher.consume(forced)]
+            continue
+        drafts = draft[len(tokens) : len(tokens) + 4]
+        rows = matcher.fill_masks(drafts, masks)
+        logits = np.stack([logits_behind([*tokens, *drafts[:row]], seed, grammar.vocabulary) for row in range(rows)])  # one pass
+        forbid(logits, masks[:rows])
+        best = logits.argmax(axis=-1).tolist()
+        agreed = next((row for row in range(rows - 1) if drafts[row] != best[row]), rows - 1)
+        tokens += best[: matcher.consume(best[: agreed + 1])]
+    return tokens[:most]
+
+
+def logits_behind(tokens: list[int], seed: int, vocabulary: Vocabulary) -> np.ndarray:
+    generator = np.random.default_rng([seed, *tokens])
+    logits = generator.normal(size=vocabulary.size)
+    logits[vocabulary.byte_tokens[ord('"')]] += 2  # it likes to end strings
+    return logits
