@@ -1,8 +1,9 @@
 """Target schemas: what a page's JSON looks like, and whether a model can be trained on it.
 
 A target schema is a JSON Schema (draft 2020-12) of one object: header fields (leaves), nested objects, and arrays of row objects.
-Ours declare per leaf `"x-type"` (how it is scored): id, text, date, amount, number or code. `"x-instruction"` is the short
-instruction beside the page image; it belongs to the schema's digest.
+Ours declare per leaf `"x-type"` (how it is scored): id, text, date, amount, number or code. Dates are answered as YYYY-MM-DD, amounts
+and numbers as plain decimals, or all three as the page prints them where a leaf says `"x-form": "printed"`.
+`"x-instruction"` is the short instruction beside the page image; it belongs to the schema's digest.
 
 Key order of a target: the order of `required`, then any other property by name. It comes from an array because the order of an
 object's keys carries no meaning in JSON: re-sorting `properties` changes no digest and therefore no target.
