@@ -194,7 +194,7 @@ def predict_command(
         return [], refused
     answerer = Answerer(load_base(home.base_model()), adapter)
     rows = []
-    for page in predict_pages(pages, schema.instruction, answerer, settings.decoding, progress=terminal_bar("predict", "page")):
+    for page in predict_pages(pages, schema, answerer, settings.decoding, progress=terminal_bar("predict", "page")):
         parsed = parse_answer(page.answer.text, page.answer.finish_reason)
         rows.append(
             {

@@ -157,6 +157,8 @@ class DecodingSettings(Section):
 
     max_output_tokens: Annotated[int, Field(ge=1, le=32768)] = 768
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    constrained: bool = True
+    """an answer is held to its schema's grammar: strict, schema-valid JSON or an explicit truncation. False: the model's free text"""
 
 
 class EvaluationSettings(Section):

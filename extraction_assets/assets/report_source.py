@@ -35,7 +35,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
     for record in records:
         meta = record.meta
         if meta.type not in schemas:
-            schemas[meta.type] = TargetSchema(store.read_json(meta.schema_digest), meta.type, source=f"schemas/{meta.type}.schema.json")
+            schemas[meta.type] = _schema(store, meta.schema_digest, meta.type)
         page = boxes.get((meta.document, meta.page)) if meta.stratum == CLEAN else None
         by_type[meta.type].append(
             ReportExample(
@@ -56,6 +56,16 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
         )
     types = [TypeExamples(name, schemas[name], by_type[name]) for name in sorted(by_type)]
     return score_examples(types, systems, conditions={"dataset": answered["splits"][split], "decoding": answered["decoding"]})
+
+
+def split_schemas(store: Store, jsonl: str) -> dict[str, TargetSchema]:
+    """The target schemas of a split's examples, by digest, as they were when its targets were made."""
+    types = {record.meta.schema_digest: record.meta.type for record in _records(store, jsonl)}
+    return {digest: _schema(store, digest, type) for digest, type in types.items()}
+
+
+def _schema(store: Store, digest: str, type: str) -> TargetSchema:
+    return TargetSchema(store.read_json(digest), type, source=f"schemas/{type}.schema.json")
 
 
 def point_to(link: Path, folder: Path) -> None:

@@ -2,12 +2,16 @@
 
 Greedy, with a key/value cache of slots (slots.py): every page is prefilled alone, unpadded, and decoded beside the others; a page
 that is done makes room for the next. An answer ends at <|im_end|> ("stop") or at max_output_tokens ("length"); nothing is repaired.
-Batch size changes an answer only where two tokens tie to within float rounding: matrix products of other shapes round differently.
+A page with a schema is held to its grammar (grammar.py): the most probable token of those that may follow, and tokens that must follow
+(keys, brackets, quotes) are not asked for but go through the model together, in the pass that reads them.
+Batch size, and tokens read together, change an answer only where two tokens tie to within float rounding: matrix products of other
+shapes round differently.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +23,20 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from extraction_assets.errors import InputError
+from extraction_assets.inference.grammar import Grammars
+from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
 from extraction_assets.inference.slots import SlotCache
+from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
 from extraction_assets.model.examples import Example
 from extraction_assets.page_budget import GRID_PX
+from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 
 FinishReason = Literal["stop", "length"]
+MOST_AT_ONCE = 32
+"""tokens that must follow are read in passes of at most so many: a batch is as wide as its widest sequence"""
 
 
 @dataclass(frozen=True)
@@ -42,10 +52,12 @@ class PagePrompt:
     height: int
     page_digest: str | None = None
     """SHA-256 that the bytes must have"""
+    schema: TargetSchema | None = None
+    """what the answer is held to; None: free text"""
 
     @classmethod
-    def of(cls, example: Example) -> PagePrompt:
-        return cls(example.id, example.instruction, example.image, example.width, example.height, example.page_digest)
+    def of(cls, example: Example, schema: TargetSchema | None = None) -> PagePrompt:
+        return cls(example.id, example.instruction, example.image, example.width, example.height, example.page_digest, schema)
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,9 @@ class Answer:
     tokens: int
     """output tokens, the closing one included"""
     confidence: float
-    """mean probability of the answer's tokens; uncalibrated: good for ranking at best, not for a threshold"""
+    """mean probability, before any mask, of the tokens that were chosen; uncalibrated: good for ranking at best, not for a threshold"""
+    passes: int = field(default=0, compare=False)
+    """forward passes that the answer took part in, its prefill included"""
     seconds: float = field(default=0.0, compare=False)
     """from its prefill to its last token, the steps shared with others included; never part of what is hashed"""
 
@@ -77,6 +91,11 @@ class Answerer:
         self._text = base.format.text
         self._stops = _stop_tokens(model, self.encoder)
         self._pad = self.encoder.end_token
+        self._base_format = base.format
+
+    @functools.cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(Vocabulary.of(self._base_format))
 
     def answer(
         self, pages: Sequence[PagePrompt], settings: DecodingSettings, progress: Callable[[int, int], None] | None = None
@@ -99,12 +118,12 @@ class Answerer:
         self._require_room(pages, prompts, settings)
         order = sorted(range(len(pages)), key=lambda index: (-prompts[index], index))
         slots = min(settings.batch_size, len(pages))
-        cache = self._cache(slots, max(prompts, default=0) + settings.max_output_tokens) if slots else None
+        cache = self._cache(slots, max(prompts, default=0) + settings.max_output_tokens + MOST_AT_ONCE) if slots else None
         active: list[_Sequence] = []
         waiting = self._encoded_ahead(pages, order)
         while cache is not None:
             while len(active) < slots and (item := next(waiting, None)) is not None:
-                active.append(self._prefill(item[0], item[1], cache, len(active)))
+                active.append(self._prefill(item[0], item[1], pages[item[0]].schema, cache, len(active)))
                 yield from self._finished(active, cache, settings)
             if not active:
                 return
@@ -113,7 +132,7 @@ class Answerer:
 
     # --- the loop's parts --------------------------------------------------------------------------------------------------
 
-    def _prefill(self, index: int, page: EncodedPage, cache: SlotCache, slot: int) -> _Sequence:
+    def _prefill(self, index: int, page: EncodedPage, schema: TargetSchema | None, cache: SlotCache, slot: int) -> _Sequence:
         started = time.perf_counter()
         batch = collate([page], self._pad).to(self.device)
         cache.open_prefill(slot)
@@ -125,39 +144,60 @@ class Answerer:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        sequence = _Sequence(index, page.id, started, length=page.text.tokens, position=int(page.text.positions[0, -1]) + 1)
-        self._choose([sequence], hidden[:, -1])
+        matcher = self._grammars.of(schema).matcher() if schema is not None else None
+        sequence = _Sequence(index, page.id, started, page.text.tokens, int(page.text.positions[0, -1]) + 1, matcher)
+        sequence.take_forced()
+        if not sequence.tokens:
+            self._choose([sequence], hidden[:, -1])
         return sequence
 
     def _step(self, active: list[_Sequence], cache: SlotCache) -> None:
-        mask = cache.open_step([sequence.length for sequence in active])
-        last = torch.tensor([sequence.tokens[-1] for sequence in active], device=self.device)
-        positions = torch.tensor([sequence.position for sequence in active], device=self.device)
+        """Read what each sequence has not read yet, at most MOST_AT_ONCE tokens, then choose for those that have read all."""
+        unread = [sequence.tokens[sequence.read : sequence.read + MOST_AT_ONCE] for sequence in active]
+        new = max(len(tokens) for tokens in unread)
+        mask = cache.open_step([sequence.length for sequence in active], new)
+        padded = torch.tensor([tokens + [self._pad] * (new - len(tokens)) for tokens in unread], device=self.device)
+        first = torch.tensor([sequence.position for sequence in active], device=self.device)
+        positions = first[:, None] + torch.arange(new, device=self.device)
         hidden = self.model.model.language_model(
-            inputs_embeds=self.model.get_input_embeddings()(last)[:, None],
-            position_ids=positions[None, :, None].expand(3, -1, 1),
+            inputs_embeds=self.model.get_input_embeddings()(padded),
+            position_ids=positions[None].expand(3, -1, -1),
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        for sequence in active:
-            sequence.length += 1
-            sequence.position += 1
-        self._choose(active, hidden[:, -1])
+        for sequence, tokens in zip(active, unread, strict=True):
+            sequence.read += len(tokens)
+            sequence.length += len(tokens)
+            sequence.position += len(tokens)
+            sequence.passes += 1
+        ready = [slot for slot, sequence in enumerate(active) if sequence.read == len(sequence.tokens)]
+        if ready:
+            last = torch.tensor([len(unread[slot]) - 1 for slot in ready], device=self.device)
+            self._choose([active[slot] for slot in ready], hidden[torch.tensor(ready, device=self.device), last])
 
     def _choose(self, sequences: list[_Sequence], hidden: torch.Tensor) -> None:
-        """Append the most probable token to each sequence; hidden: (sequences, hidden size)."""
+        """Append to each sequence its most probable token of those allowed, and what must follow; hidden: (sequences, hidden size)."""
         logits = self.model.lm_head(hidden).float()
+        norms = torch.logsumexp(logits, dim=-1)
+        held = [row for row, sequence in enumerate(sequences) if sequence.matcher is not None]
+        if held:
+            matchers = [sequence.matcher for sequence in sequences if sequence.matcher is not None]
+            masks = mask_buffer(matchers[0].vocabulary, len(held))
+            for row, matcher in enumerate(matchers):
+                matcher.fill_mask(masks, row)
+            may = torch.from_numpy(allowed(masks, logits.shape[-1])).to(self.device)
+            logits[held] = logits[held].masked_fill(~may, float("-inf"))
         best, tokens = logits.max(dim=-1)
-        probabilities = torch.exp(best - torch.logsumexp(logits, dim=-1))
+        probabilities = torch.exp(best - norms)
         for sequence, token, probability in zip(sequences, tokens.tolist(), probabilities.tolist(), strict=True):
-            sequence.tokens.append(token)
-            sequence.probability += probability
+            sequence.take(token, probability)
 
     def _finished(self, active: list[_Sequence], cache: SlotCache, settings: DecodingSettings) -> Iterator[tuple[int, Answer]]:
         """Yield the sequences that are done and close their slots: the last active one moves into the gap."""
         for slot in range(len(active) - 1, -1, -1):
             sequence = active[slot]
+            del sequence.tokens[settings.max_output_tokens :]
             stopped = sequence.tokens[-1] in self._stops
             if not stopped and len(sequence.tokens) < settings.max_output_tokens:
                 continue
@@ -171,7 +211,8 @@ class Answerer:
         count = len(sequence.tokens)
         text = self.encoder.decode(sequence.tokens[:-1] if stopped else sequence.tokens)
         seconds = time.perf_counter() - sequence.started
-        return Answer(sequence.id, text, "stop" if stopped else "length", count, sequence.probability / count, seconds)
+        confidence = sequence.probability / max(1, sequence.chosen)
+        return Answer(sequence.id, text, "stop" if stopped else "length", count, confidence, sequence.passes, seconds)
 
     def _encoded_ahead(self, pages: Sequence[PagePrompt], order: Sequence[int]) -> Iterator[tuple[int, EncodedPage]]:
         """Pages in order, the next one being read while this one is answered."""
@@ -225,9 +266,31 @@ class _Sequence:
     """tokens in the cache"""
     position: int
     """M-RoPE position of the next token, the same on all three axes"""
+    matcher: Matcher | None
+    """where the answer stands in its grammar; None: free text"""
     tokens: list[int] = field(default_factory=list)
+    """of the answer so far"""
+    read: int = 0
+    """of `tokens`, those that have gone through the model"""
+    chosen: int = 0
+    """of `tokens`, those that the model was asked for"""
     probability: float = 0.0
-    """sum over tokens"""
+    """sum over the chosen tokens"""
+    passes: int = 1
+    """forward passes so far; the prefill is the first"""
+
+    def take(self, token: int, probability: float) -> None:
+        """Append a chosen token and those that must follow it."""
+        self.tokens.append(token)
+        self.chosen += 1
+        self.probability += probability
+        if self.matcher is not None:
+            self.matcher.consume([token])
+            self.take_forced()
+
+    def take_forced(self) -> None:
+        while self.matcher is not None and not self.matcher.is_ended and (forced := self.matcher.forced()):
+            self.tokens += forced[: self.matcher.consume(forced)]
 
 
 def _with_adapter(base: Base, adapter: Path) -> Qwen3VLForConditionalGeneration:

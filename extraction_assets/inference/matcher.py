@@ -22,7 +22,7 @@ class Matcher:
     """One sequence's state. Not to be shared between sequences or threads; made by Grammar.matcher()."""
 
     def __init__(self, state: LLMatcher, vocabulary: Vocabulary) -> None:
-        self._state, self._vocabulary = state, vocabulary
+        self._state, self.vocabulary = state, vocabulary
         self._ended = False
         self.consumed = 0
         """tokens so far, the end token included"""
@@ -76,7 +76,7 @@ class Matcher:
         """
         if self._ended:
             return []
-        return [self._vocabulary.end_token] if self.is_complete else list(self._state.compute_ff_tokens())
+        return [self.vocabulary.end_token] if self.is_complete else list(self._state.compute_ff_tokens())
 
     def consume(self, tokens: Sequence[int]) -> int:
         """Go on by these tokens up to the first that the grammar refuses; returns how many were taken.
@@ -87,7 +87,7 @@ class Matcher:
             return 0
         taken = int(self._state.try_consume_tokens(list(tokens)))
         self._require_sound()
-        if taken < len(tokens) and tokens[taken] == self._vocabulary.end_token and self.is_complete:
+        if taken < len(tokens) and tokens[taken] == self.vocabulary.end_token and self.is_complete:
             self._ended = True  # llguidance stops at the closing bracket, before the end token
             taken += 1
         self.consumed += taken
@@ -108,7 +108,7 @@ class Matcher:
 
     def copy(self) -> Matcher:
         """The same state, going its own way from here."""
-        twin = Matcher(self._state.deep_copy(), self._vocabulary)
+        twin = Matcher(self._state.deep_copy(), self.vocabulary)
         twin._ended, twin.consumed = self._ended, self.consumed
         return twin
 

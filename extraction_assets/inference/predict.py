@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from extraction_assets.errors import InputError
 from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
 from extraction_assets.model.base import Base, base_digest, load_base
 from extraction_assets.model.examples import read_examples
+from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 from extraction_assets.store import digest_file, digest_folder, digest_of, write_atomically
 
@@ -50,11 +51,13 @@ def predict_split(
     work: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     loaded: Base | None = None,
+    schemas: Mapping[str, TargetSchema] | None = None,
 ) -> Path:
     """Answer every example of a split; `out` holds one line {"id", "text", "finish_reason", "tokens"} each, in the split's order.
 
     adapter: None answers with the base alone. work: folder of the answers done so far (default: beside `out`); a killed call
     goes on from there, an answer that was cut short while it was written is given again. loaded: the base, if the caller has it in memory.
+    schemas: by digest, those of the split's examples; their grammars hold the answers where settings.constrained. None: free text.
     Raises InputError as read_examples, load_base and Answerer do.
     """
     examples = read_examples(split_jsonl)
@@ -62,7 +65,8 @@ def predict_split(
     question = digest_of([digest_file(split_jsonl), base_digest(base), adapter_digest, settings.model_dump(mode="json")])
     partial = (work or out.parent / f".{out.name}.work") / PARTIAL
     lines = _answers_so_far(partial, question, {example.id for example in examples})
-    todo = [PagePrompt.of(example) for example in examples if example.id not in lines]
+    held = schemas if settings.constrained and schemas is not None else {}
+    todo = [PagePrompt.of(example, held.get(example.schema)) for example in examples if example.id not in lines]
     if todo:
         answerer = Answerer(loaded or load_base(base), adapter)
         with partial.open("a", encoding="utf-8") as file:
@@ -79,13 +83,16 @@ def predict_split(
 
 def predict_pages(
     pages: Sequence[RenderedPage],
-    instruction: str,
+    schema: TargetSchema,
     answerer: Answerer,
     settings: DecodingSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[PageAnswer]:
     """Answers for rendered pages, in the order given. Raises InputError naming file and page of one that is off the grid or too long."""
-    prompts = [PagePrompt(f"{page.file} p{page.page}", instruction, page.png, page.width, page.height) for page in pages]
+    held = schema if settings.constrained else None
+    prompts = [
+        PagePrompt(f"{page.file} p{page.page}", schema.instruction, page.png, page.width, page.height, schema=held) for page in pages
+    ]
     answers = answerer.answer(prompts, settings, progress)
     return [PageAnswer(page.file, page.page, answer) for page, answer in zip(pages, answers, strict=True)]
 

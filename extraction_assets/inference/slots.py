@@ -30,16 +30,18 @@ class SlotCache:
         """The next forward pass is the prompt of one sequence, (1, length), and goes to `slot`."""
         self._slot = slot
 
-    def open_step(self, lengths: list[int]) -> torch.Tensor | None:
-        """The next forward pass is one token for each of the slots 0..len(lengths)-1, which hold `lengths` tokens so far.
+    def open_step(self, lengths: list[int], new: int = 1) -> torch.Tensor | None:
+        """The next forward pass is `new` tokens for each of the slots 0..len(lengths)-1, which hold `lengths` tokens so far.
 
-        Returns the attention mask, (active, 1, 1, longest + 1) bool, or None where every sequence has the same length.
+        What a slot has no use for it may leave behind its own end: the next step writes over it.
+        Returns the attention mask, (active, 1, new, longest + new) bool, or None for one token of sequences of the same length.
         """
-        self._slot, self._active, self._limit = None, len(lengths), max(lengths) + 1
-        self._columns = torch.tensor(lengths, device=self._range.device)
-        if min(lengths) == max(lengths):
+        self._slot, self._active, self._limit = None, len(lengths), max(lengths) + new
+        device = self._range.device
+        self._columns = torch.tensor(lengths, device=device)[:, None] + torch.arange(new, device=device)
+        if new == 1 and min(lengths) == max(lengths):
             return None
-        return (self._range[: self._limit] <= self._columns[:, None])[:, None, None, :]
+        return (self._range[: self._limit] <= self._columns[:, :, None])[:, None]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one slot over another."""
@@ -54,10 +56,10 @@ class SlotCache:
             self._keys[layer, self._slot, :, : keys.shape[2]] = keys[0]
             self._values[layer, self._slot, :, : values.shape[2]] = values[0]
             return keys, values
-        rows = self._rows[: self._active]
+        rows = self._rows[: self._active, None]
         own_keys, own_values = self._keys[layer], self._values[layer]
-        own_keys[rows, :, self._columns] = keys[:, :, 0]
-        own_values[rows, :, self._columns] = values[:, :, 0]
+        own_keys[rows, :, self._columns] = keys.transpose(1, 2)
+        own_values[rows, :, self._columns] = values.transpose(1, 2)
         return own_keys[: self._active, :, : self._limit], own_values[: self._active, :, : self._limit]
 
     def get_seq_length(self, layer: int = 0) -> int:

@@ -126,8 +126,8 @@ def test_watched_attention_is_what_the_layer_used(model: Any, tokenizer_file: Pa
     inputs = [torch.from_numpy(array) for array in (batch.pixels, batch.ids, batch.positions)]
     found = read(model, *inputs, batch.before, torch.from_numpy(batch.labels != NOT_SCORED), watched_layers=(0, 1))
     length = batch.ids.shape[1]
-    assert [weights.shape for weights in found.attention] == [(3, 2, length, length)] * 2
-    for weights in found.attention:
+    assert [weights.shape for weights in found.attention.values()] == [(3, 2, length, length)] * 2
+    for weights in found.attention.values():
         assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-4)
         assert weights.triu(1).abs().max() == 0
 

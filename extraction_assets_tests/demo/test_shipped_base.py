@@ -16,6 +16,7 @@ from extraction_assets.model.base import load_base
 BASE = PROJECT / "data" / "base_models" / "tiny-qwen3-vl"
 SEED = 77_001
 PAGES = 8
+pytestmark = pytest.mark.skipif(not (BASE / "measures.json").exists(), reason="this checkout has a base with random weights")
 
 
 @pytest.fixture(scope="module")

@@ -89,13 +89,18 @@ def test_a_page_that_ends_early_makes_room_and_disturbs_nobody(
     base: Base, encoder: PageEncoder, answerer: Answerer, pages: list[PagePrompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = answerer.answer(pages, SETTINGS)
-    stop = _stepwise(base, encoder, pages[2], 12)[-1]  # a token in the middle of one answer, now taken as an end
+    whole = _stepwise(base, encoder, pages[2], 24)
+    stop = whole[len(whole) // 2]  # a token in the middle of one answer, now taken as an end
     monkeypatch.setattr(answerer, "_stops", frozenset([stop, answerer.encoder.end_token]))
     alone = [answerer.answer([page], SETTINGS)[0] for page in pages]
     together = answerer.answer(pages, DecodingSettings(max_output_tokens=24, batch_size=3))
     assert [a.text for a in together] == [a.text for a in alone]
-    assert {a.finish_reason for a in together} == {"stop", "length"}
-    assert any(free[i].text.startswith(a.text) and a.tokens < free[i].tokens for i, a in enumerate(together))
+    assert "stop" in {a.finish_reason for a in together}
+    cut = [
+        (a.text.rstrip("\ufffd"), free[i].text) for i, a in enumerate(together) if a.tokens < free[i].tokens
+    ]  # perhaps inside a character
+    assert cut
+    assert all(whole.startswith(text) for text, whole in cut)
 
 
 def test_progress_counts_every_page_once(answerer: Answerer, pages: list[PagePrompt]) -> None:

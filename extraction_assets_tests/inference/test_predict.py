@@ -11,10 +11,23 @@ from extraction_assets.inference import predict
 from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.predict import PARTIAL, RenderedPage, predict_pages, predict_split
 from extraction_assets.model.base import Base
+from extraction_assets.model.examples import read_examples
+from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 from extraction_assets_tests.model.pages import page_png, write_split
 
 SETTINGS = DecodingSettings(max_output_tokens=12, batch_size=2)
+_FIELD = {"type": ["string", "null"], "maxLength": 6, "x-type": "text"}
+SCHEMA = TargetSchema(
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["number", "buyer", "total"],
+        "properties": {"number": _FIELD, "buyer": _FIELD, "total": _FIELD},
+    },
+    "x",
+    "x.schema.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +97,26 @@ def test_rendered_pages_are_answered_as_the_same_pages_of_a_split(split: Path, b
     lines = _predict(split, base, base_folder, tmp_path / "out.jsonl")
     png = (split.parent / "pages" / "val-1.png").read_bytes()
     pages = [RenderedPage("a.pdf", 1, png, 96, 64), RenderedPage("a.pdf", 2, page_png(64, 64, 5), 64, 64)]
-    answers = predict_pages(pages, "Extract as JSON: number, buyer, total", Answerer(base), SETTINGS)
+    answers = predict_pages(pages, SCHEMA, Answerer(base), SETTINGS.model_copy(update={"constrained": False}))
     assert [(a.file, a.page) for a in answers] == [("a.pdf", 1), ("a.pdf", 2)]
     assert answers[0].answer.text == lines[1]["text"]
     assert answers[0].answer.seconds > 0
 
 
+def test_answers_of_a_split_are_held_to_the_schema_that_each_example_names(
+    split: Path, base: Base, base_folder: Path, tmp_path: Path
+) -> None:
+    digest = read_examples(split)[0].schema
+    settings = DecodingSettings(max_output_tokens=64, batch_size=2)
+    predict_split(split, base_folder, None, settings, tmp_path / "held.jsonl", loaded=base, schemas={digest: SCHEMA})
+    held = [json.loads(line) for line in (tmp_path / "held.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(SCHEMA.is_valid(json.loads(line["text"])) for line in held if line["finish_reason"] == "stop")
+    assert any(line["finish_reason"] == "stop" for line in held)
+    free = settings.model_copy(update={"constrained": False})
+    predict_split(split, base_folder, None, free, tmp_path / "free.jsonl", loaded=base, schemas={digest: SCHEMA})
+    assert not any(line.startswith('{"number"') for line in (tmp_path / "free.jsonl").read_text(encoding="utf-8").splitlines())
+
+
 def test_a_page_that_cannot_be_read_names_file_and_page(base: Base) -> None:
     with pytest.raises(InputError, match=r"page a\.pdf p2: page image cannot be read"):
-        predict_pages([RenderedPage("a.pdf", 2, b"no png", 64, 64)], "Read", Answerer(base), SETTINGS)
+        predict_pages([RenderedPage("a.pdf", 2, b"no png", 64, 64)], SCHEMA, Answerer(base), SETTINGS)

@@ -36,6 +36,12 @@ def cell_classes(glyphs: NDArray[np.float32], width: int, height: int) -> NDArra
     return patches_in_order(cells, width, height)
 
 
+def slot_of(x: float, y: float) -> int:
+    """Slot (0 to 4 * SLOTS - 1) of a point (px) within its visual token, counted as `cell_classes` counts those of four patches in a row."""
+    patch = int(y % 32 // PATCH_PX) * 2 + int(x % 32 // PATCH_PX)
+    return patch * SLOTS + int(y % PATCH_PX // SLOT_H) * SLOTS_ACROSS + int(x % PATCH_PX // SLOT_W)
+
+
 def patches_in_order(cells: NDArray[np.int16], width: int, height: int) -> NDArray[np.int16]:
     """(h / 8, w / 4) slots -> (patches, SLOTS) in the model's patch order."""
     grid = cells.reshape(height // 32, 2, SLOTS_DOWN, width // 32, 2, SLOTS_ACROSS)

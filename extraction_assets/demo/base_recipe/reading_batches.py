@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from extraction_assets.demo.base_recipe.glyph_cells import cell_classes
+from extraction_assets.demo.base_recipe.glyph_cells import SLOTS, cell_classes, slot_of
 from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example, string_values
 
 NOT_SCORED = -100
@@ -47,6 +47,10 @@ class ReadingBatch:
     """(k, 2): page, and place in its row, of the tokens before those that have sources on the page"""
     sources: NDArray[np.bool_]
     """(k, visual tokens of a page): where the next token is read from"""
+    slots: NDArray[np.int16]
+    """(k,): in which slot of its visual token the next token's first character stands; -1 where no single character is its source"""
+    cells: NDArray[np.int16]
+    """(k, slots of a visual token): classes of that visual token's slots"""
     chosen: NDArray[np.int64]
     classes: NDArray[np.int64]
     """slots for the glyph heads, as in GlyphBatch"""
@@ -89,16 +93,21 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
     inside = np.zeros(ids.shape, dtype=np.bool_)
     looking: list[tuple[int, int]] = []
     sources: list[NDArray[np.bool_]] = []
+    slots: list[int] = []
+    cells: list[NDArray[np.int16]] = []
+    page_cells = [cell_classes(example.glyphs, size.width, size.height) for example, _, _ in rows]
     for number, (example, asked, answer) in enumerate(rows):
         ids[number, : len(asked)], ids[number, len(asked) : len(asked) + len(answer)] = asked, answer
         labels[number, len(asked) : len(asked) + len(answer)] = answer
         inside[number, len(asked) : len(asked) + len(answer)] = value_mask(encoder, example.answer)
-        for place, tokens in _token_sources(encoder, example, size):
-            looking.append((number, len(asked) + place - 1))
-            sources.append(tokens)
+        for source in _token_sources(encoder, example, size):
+            looking.append((number, len(asked) + source.place - 1))
+            sources.append(source.tokens)
+            slots.append(source.slot)
+            cells.append(page_cells[number].reshape(-1, 4 * SLOTS)[source.first])
     before = int(np.argmax(ids[0] == encoder.token_to_id("<|image_pad|>")))
     positions = _positions(before, size.height // 32, size.width // 32, longest)
-    classes = np.concatenate([cell_classes(example.glyphs, size.width, size.height) for example, _, _ in rows]).reshape(-1)
+    classes = np.concatenate(page_cells).reshape(-1)
     glyphs, blanks = np.flatnonzero(classes > 0), np.flatnonzero(classes == 0)
     kept = np.random.default_rng(rng.getrandbits(64)).choice(blanks, min(len(blanks), len(glyphs) // 2 + 1), replace=False)
     chosen = np.concatenate([glyphs, kept])
@@ -111,6 +120,8 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
         value_tokens=inside,
         looking=np.array(looking, dtype=np.int64).reshape(-1, 2),
         sources=np.array(sources, dtype=np.bool_).reshape(len(looking), -1),
+        slots=np.array(slots, dtype=np.int16),
+        cells=np.array(cells, dtype=np.int16).reshape(len(looking), 4 * SLOTS),
         chosen=chosen,
         classes=classes[chosen].astype(np.int64),
         instructions=tuple(example.instruction for example, _, _ in rows),
@@ -136,15 +147,30 @@ def value_mask(encoder: Tokenizer, answer: str) -> NDArray[np.bool_]:
     return np.array([bool(inside[start:end].any()) if end <= len(answer) else False for start, end in offsets])
 
 
-def _token_sources(encoder: Tokenizer, example: Example, size: PageSize) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """(place in the answer, visual tokens that it is read from) for each token of the answer that is read from the page."""
+@dataclass(frozen=True)
+class _Source:
+    """What one token of an answer is read from."""
+
+    place: int
+    """of the token in the answer"""
+    tokens: NDArray[np.bool_]
+    """(visual tokens,) those that hold any of its characters"""
+    first: int
+    """visual token of its first character"""
+    slot: int
+    """slot of its first character there; -1 if that is read from more than one"""
+
+
+def _token_sources(encoder: Tokenizer, example: Example, size: PageSize) -> Iterator[_Source]:
+    """For each token of the answer that is read from the page, and from within its edges."""
     columns, rows = size.width // 32, size.height // 32
     for place, (start, end) in enumerate(encoder.encode(example.answer + "<|im_end|>").offsets):
         points = [points for points in example.sources[start:end] if points is not None]
-        if points:
-            x, y = (np.concatenate(points) // 32).astype(int).T
-            on_page = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+        if not points:
+            continue
+        x, y = (np.concatenate(points) // 32).astype(int).T
+        on_page = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+        if on_page.all():
             tokens = np.zeros(rows * columns, dtype=np.bool_)
-            tokens[y[on_page] * columns + x[on_page]] = True
-            if tokens.any():
-                yield place, tokens
+            tokens[y * columns + x] = True
+            yield _Source(place, tokens, int(y[0] * columns + x[0]), slot_of(*points[0][0]) if len(points[0]) == 1 else -1)

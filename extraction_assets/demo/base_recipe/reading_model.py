@@ -28,8 +28,10 @@ class Read:
     logits: Tensor
     """(scored tokens, vocabulary)"""
     seen: Seen
-    attention: list[Tensor]
-    """of each watched layer: (pages, key-value heads, n, n) weights of the first query head of every key-value head"""
+    attention: dict[int, Tensor]
+    """watched layer -> (pages, key-value heads, n, n) weights of the first query head of every key-value head"""
+    states: dict[int, Tensor]
+    """watched layer -> (pages, n, hidden) after it"""
 
 
 def read(
@@ -55,15 +57,19 @@ def read(
     words = language.embed_tokens(ids)
     hidden = torch.cat([words[:, :before], visual.to(words.dtype), words[:, image.stop :]], dim=1)
     turned = language.rotary_emb(hidden, positions)
-    attention: list[Tensor] = []
+    attention: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
     with _causal_attention(language):
         for number, layer in enumerate(language.layers):
-            watch = {"attention_log": attention} if number in watched_layers else {}
+            weights: list[Tensor] = []
+            watch = {"attention_log": weights} if number in watched_layers else {}
             hidden = layer(hidden, position_embeddings=turned, attention_mask=None, **watch)
+            if number in watched_layers:
+                attention[number], states[number] = weights[0], hidden
             if number < len(seen.deepstack):
                 more = seen.deepstack[number].view(pages, -1, hidden.shape[-1]).to(hidden.dtype)
                 hidden = torch.cat([hidden[:, :before], hidden[:, image] + more, hidden[:, image.stop :]], dim=1)
-    return Read(model.lm_head(language.norm(hidden[scored])), seen, attention)
+    return Read(model.lm_head(language.norm(hidden[scored])), seen, attention, states)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from extraction_assets.demo.base_recipe.guide import LOOK_LAYERS, GuideHeads, guide
 from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageSize, ReadingBatch, reading_batches
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
 from extraction_assets.demo.base_recipe.trainer import Rates
@@ -22,10 +23,6 @@ from extraction_assets.demo.base_recipe.vision import GlyphHeads
 HELD_OUT_SEED = 987_000
 GLYPH_WEIGHT = 0.3
 """The glyph losses stay on while the tower learns: without them small print fades while the language model learns."""
-GUIDED_LAYERS = (2, 3)
-GUIDE_WEIGHT = 0.1
-"""Of each guided layer, some heads are shown where on the page the next token stands (attention supervision): what a page prints
-is known to the generator, and the way from an answer's place to a page's is what a small model is slowest to find by itself."""
 
 
 class ReadingStage:
@@ -36,6 +33,7 @@ class ReadingStage:
         name: str,
         model: Any,
         heads: GlyphHeads,
+        guide_heads: GuideHeads,
         tokenizer: Path,
         sizes: tuple[PageSize, ...],
         steps: int,
@@ -43,13 +41,18 @@ class ReadingStage:
         device: torch.device,
     ) -> None:
         self.name, self.steps, self.rates = name, steps, rates
-        self._model, self._heads, self._tokenizer, self._sizes, self._device = model, heads, tokenizer, sizes, device
+        self._model, self._heads, self._guide_heads = model, heads, guide_heads
+        self._tokenizer, self._sizes, self._device = tokenizer, sizes, device
 
     def make(self) -> Callable[[int, int, int], list[ReadingBatch]]:
         return functools.partial(reading_batches, str(self._tokenizer), self._sizes)
 
     def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        everything = [*self._model.named_parameters(), *((f"heads.{name}", value) for name, value in self._heads.named_parameters())]
+        everything = [
+            *self._model.named_parameters(),
+            *((f"heads.{name}", value) for name, value in self._heads.named_parameters()),
+            *((f"guide.{name}", value) for name, value in self._guide_heads.named_parameters()),
+        ]
         if self._teach_tower:
             return everything
         return [(name, value) for name, value in everything if "visual." not in name and not name.startswith("heads.")]
@@ -59,7 +62,7 @@ class ReadingStage:
         return self.rates.tower > 0
 
     def score(self, batch: ReadingBatch) -> tuple[Tensor, dict[str, float]]:
-        return score_reading(self._model, self._heads, batch, self._device, self._teach_tower)
+        return score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower)
 
     def evaluate(self) -> dict[str, float]:
         """Teacher-forced on one batch of every size, and free answers on the last size's."""
@@ -68,23 +71,23 @@ class ReadingStage:
         with torch.no_grad():
             for size in self._sizes:
                 batch = reading_batches(str(self._tokenizer), (size,), HELD_OUT_SEED, 0, 1)[0]
-                _, scores = score_reading(self._model, self._heads, batch, self._device, self._teach_tower)
+                _, scores = score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower)
                 facts |= {f"{key}_{size.width}x{size.height}": value for key, value in scores.items()}
         answers = answer_pages(self._model, tokenizer, torch.from_numpy(batch.pixels).to(self._device), batch.instructions)
         return {**facts, **score_answers(answers, list(batch.answers))}
 
 
 def score_reading(
-    model: Any, heads: GlyphHeads, batch: ReadingBatch, device: torch.device, teach_tower: bool
+    model: Any, heads: GlyphHeads, guide_heads: GuideHeads, batch: ReadingBatch, device: torch.device, teach_tower: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the answers' tokens plus the guide's and the glyph losses; shares of tokens that are right."""
     labels = torch.from_numpy(batch.labels[:, 1:]).to(device)
     scored = functional.pad(labels != NOT_SCORED, (0, 1))  # the token before predicts
     wanted = labels[labels != NOT_SCORED]
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
-    guided = [layer for layer in GUIDED_LAYERS if layer < model.config.text_config.num_hidden_layers]
     with torch.autocast(device.type, torch.bfloat16):
-        found = read(model, pixels, ids, positions, batch.before, scored, guided, teach_tower)
+        found = read(model, pixels, ids, positions, batch.before, scored, LOOK_LAYERS, teach_tower)
+        guided = guide(guide_heads, batch, found.attention, found.states, device)
     answer = functional.cross_entropy(found.logits.float(), wanted)
     right = found.logits.argmax(-1) == wanted
     inside = torch.from_numpy(batch.value_tokens[:, 1:]).to(device)[labels != NOT_SCORED]
@@ -96,10 +99,7 @@ def score_reading(
             "value_tokens": float(right[inside].float().mean()) if inside.any() else 1.0,
         },
     )
-    if len(batch.looking) and guided:
-        seen_there = [_looked_at_sources(weights, batch, device) for weights in found.attention]
-        loss = loss - GUIDE_WEIGHT * torch.stack([share.clamp_min(1e-5).log().mean() for share in seen_there]).sum()
-        facts |= {f"looks_{layer}": float(share.detach().mean()) for layer, share in zip(guided, seen_there, strict=True)}
+    loss, facts = loss + guided.loss, facts | guided.facts
     if teach_tower:
         classes = torch.from_numpy(batch.classes).to(device)
         with torch.autocast(device.type, torch.bfloat16):
@@ -109,14 +109,6 @@ def score_reading(
         for name, logits in zip(("from_patch", "from_merged"), named, strict=True):
             facts[name] = float((logits.argmax(-1) == classes)[glyph].float().mean())
     return loss, facts
-
-
-def _looked_at_sources(weights: Tensor, batch: ReadingBatch, device: torch.device) -> Tensor:
-    """weights (pages, heads, n, n) of one layer -> (k, heads): the share of attention that lies where the next token stands."""
-    page, place = torch.from_numpy(batch.looking).to(device).unbind(1)
-    sources = torch.from_numpy(batch.sources).to(device)
-    image = slice(batch.before, batch.before + sources.shape[1])
-    return (weights[page, :, place, image].float() * sources[:, None]).sum(-1)
 
 
 def score_answers(answers: list[str], gold: list[str]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch
 from extraction_assets.demo.base_recipe import checkpoint
 from extraction_assets.demo.base_recipe.checkpoint import Position
 from extraction_assets.demo.base_recipe.glyph_stage import GlyphStage
+from extraction_assets.demo.base_recipe.guide import GuideHeads
 from extraction_assets.demo.base_recipe.reading_batches import PageSize
 from extraction_assets.demo.base_recipe.reading_stage import ReadingStage
 from extraction_assets.demo.base_recipe.trainer import Pace, Rates, Stage, train_stage
@@ -62,7 +63,15 @@ def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, G
     return model.to(device), heads.to(device)
 
 
-def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, device: torch.device, scale: int = 1) -> list[Stage]:
+def start_guide(model: Any, seed: int, device: torch.device) -> GuideHeads:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 2)
+        return GuideHeads(model.config.text_config.hidden_size).to(device)
+
+
+def stages(
+    model: Any, heads: GlyphHeads, guide_heads: GuideHeads, tokenizer: Path, counts: StepCounts, device: torch.device, scale: int = 1
+) -> list[Stage]:
     """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
 
     def scaled(sizes: tuple[PageSize, ...]) -> tuple[PageSize, ...]:
@@ -72,12 +81,30 @@ def stages(model: Any, heads: GlyphHeads, tokenizer: Path, counts: StepCounts, d
         GlyphStage("small_glyphs", model, heads, counts.small_glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.4), device, 0.75, scale),
         GlyphStage("glyphs", model, heads, counts.glyphs, Rates(muon=1e-3, adam=1e-3, decay=0.6), device, 1.0, scale),
         ReadingStage(
-            "words", model, heads, tokenizer, scaled(WORDS), counts.words, Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0), device
+            "words",
+            model,
+            heads,
+            guide_heads,
+            tokenizer,
+            scaled(WORDS),
+            counts.words,
+            Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0),
+            device,
         ),
         ReadingStage(
-            "crops", model, heads, tokenizer, scaled(CROPS), counts.crops, Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0), device
+            "crops",
+            model,
+            heads,
+            guide_heads,
+            tokenizer,
+            scaled(CROPS),
+            counts.crops,
+            Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0),
+            device,
         ),
-        ReadingStage("pages", model, heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=1.5e-3, adam=1.5e-3, tower=0.3), device),
+        ReadingStage(
+            "pages", model, heads, guide_heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=1.5e-3, adam=1.5e-3, tower=0.3), device
+        ),
     ]
 
 
@@ -100,9 +127,10 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     write_tokenizer(work, preset)
     model, heads = start_model(seed, preset, device)
-    parts = {"model": model, "heads": heads}
+    guide_heads = start_guide(model, seed, device)
+    parts = {"model": model, "heads": heads, "guide": guide_heads}
     position = checkpoint.load(work, parts) or Position("", 0)
-    plan = stages(model, heads, work / "tokenizer.json", counts, device, scale)
+    plan = stages(model, heads, guide_heads, work / "tokenizer.json", counts, device, scale)
     names = [stage.name for stage in plan]
     first = names.index(position.stage) if position.stage in names else 0
     for number, stage in enumerate(plan[first:], first):
