@@ -17,6 +17,7 @@ from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, se
 
 HELD_OUT_SEED = 987_000
 """Evaluation batches come from here; training seeds are small numbers."""
+PLACE_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class GlyphScore:
     loss: Tensor
     from_patch: float
     from_merged: float
+    place_error: float
+    """mean, as a share of the page"""
 
 
 def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, device: torch.device) -> GlyphScore:
@@ -35,9 +38,11 @@ def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, 
     with torch.autocast(device.type, torch.bfloat16):
         seen = see(visual, patches_of(pixels), images, height, width)
         from_patch, from_merged = heads(seen, torch.from_numpy(batch.chosen).to(device))
-    loss = functional.cross_entropy(from_patch.float(), wanted) + functional.cross_entropy(from_merged.float(), wanted)
+        place_error = heads.place_error(seen, images, height, width)
+    named = [functional.cross_entropy(logits.float(), wanted) for logits in (from_patch, from_merged)]
     glyph = wanted > 0
-    return GlyphScore(loss, *(float((logits.argmax(-1) == wanted)[glyph].float().mean()) for logits in (from_patch, from_merged)))
+    shares = [float((logits.argmax(-1) == wanted)[glyph].float().mean()) for logits in (from_patch, from_merged)]
+    return GlyphScore(named[0] + named[1] + PLACE_WEIGHT * place_error, *shares, float(place_error.detach()))
 
 
 @torch.no_grad()
@@ -52,6 +57,7 @@ def evaluate_glyphs(
     return {
         "glyphs_from_patch": sum(score.from_patch for score in scores) / count,
         "glyphs_from_merged": sum(score.from_merged for score in scores) / count,
+        "place_error": sum(score.place_error for score in scores) / count,
         "loss": sum(float(score.loss) for score in scores) / count,
     }
 
@@ -76,7 +82,7 @@ class GlyphStage:
 
     def score(self, batch: GlyphBatch) -> tuple[Tensor, dict[str, float]]:
         score = score_glyphs(self._visual, self._heads, batch, self._device)
-        return score.loss, {"from_patch": score.from_patch, "from_merged": score.from_merged}
+        return score.loss, {"from_patch": score.from_patch, "from_merged": score.from_merged, "place_error": score.place_error}
 
     def evaluate(self) -> dict[str, float]:
         return evaluate_glyphs(self._visual, self._heads, self._device, self._print_scale)

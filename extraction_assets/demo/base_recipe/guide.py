@@ -13,6 +13,7 @@ What is left to the answer's own loss is to pick that slot's character.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from extraction_assets.demo.base_recipe.glyph_cells import IGNORE, SLOTS
 from extraction_assets.demo.base_recipe.reading_batches import ReadingBatch
+from extraction_assets.demo.base_recipe.vision import GlyphHeads
 from extraction_assets.demo.base_recipe.words import CHARACTERS
 
 LOOK_LAYERS = (2, 3)
@@ -28,6 +30,8 @@ SLOT_LAYER = 3
 LOOK_WEIGHT, CONTENTS_WEIGHT, SLOT_WEIGHT = 0.1, 0.2, 0.2
 TOKEN_SLOTS = 4 * SLOTS
 _BLANK_WEIGHT = 0.2
+_CONTENTS_OF = 4
+"""contents are asked of every so many-th place: naming 32 slots each costs as much as a layer"""
 
 
 class GuideHeads(nn.Module):
@@ -43,6 +47,25 @@ class GuideHeads(nn.Module):
         weights = torch.ones(len(CHARACTERS) + 1)
         weights[0] = _BLANK_WEIGHT
         self.register_buffer("class_weights", weights, persistent=False)
+
+
+@torch.no_grad()
+def start_reading(model: Any, glyph_heads: GlyphHeads, guide_heads: GuideHeads) -> None:
+    """Let the language model start from what the tower knows.
+
+    Looking layers begin by fetching what they look at as it is (values and output are the identity, if the heads are as wide as the
+    state), and contents are named by the head that named them in the visual token itself.
+    """
+    text = model.config.text_config
+    if text.num_key_value_heads * text.head_dim == text.num_attention_heads * text.head_dim == text.hidden_size:
+        for layer in LOOK_LAYERS:
+            if layer < text.num_hidden_layers:
+                attention = model.model.language_model.layers[layer].self_attn
+                torch.nn.init.eye_(attention.v_proj.weight)
+                torch.nn.init.eye_(attention.o_proj.weight)
+    guide_heads.contents_norm.load_state_dict(glyph_heads.merged_norm.state_dict())
+    guide_heads.contents.load_state_dict(glyph_heads.merged.state_dict())
+    guide_heads.name.load_state_dict(glyph_heads.merged_name.state_dict())
 
 
 @dataclass(frozen=True)
@@ -69,8 +92,9 @@ def guide(heads: GuideHeads, batch: ReadingBatch, attention: dict[int, Tensor], 
         return Guided(loss, facts)
     page, place, slots = page[exact], place[exact], slots[exact]
     if CONTENTS_LAYER in states:
-        cells = torch.from_numpy(batch.cells).to(device).long()[exact]
-        codes = heads.contents(heads.contents_norm(states[CONTENTS_LAYER][page, place])).view(-1, heads.width)
+        cells = torch.from_numpy(batch.cells).to(device).long()[exact][::_CONTENTS_OF]
+        state = states[CONTENTS_LAYER][page[::_CONTENTS_OF], place[::_CONTENTS_OF]]
+        codes = heads.contents(heads.contents_norm(state)).view(-1, heads.width)
         named, wanted = heads.name(codes).float(), cells.flatten()
         loss = loss + CONTENTS_WEIGHT * functional.cross_entropy(named, wanted, heads.class_weights, ignore_index=IGNORE)
         facts["contents"] = float((named.argmax(-1) == wanted)[wanted > 0].float().mean())

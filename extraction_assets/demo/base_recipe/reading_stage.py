@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from extraction_assets.demo.base_recipe.glyph_stage import PLACE_WEIGHT
 from extraction_assets.demo.base_recipe.guide import LOOK_LAYERS, GuideHeads, guide
 from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageSize, ReadingBatch, reading_batches
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
@@ -104,7 +105,9 @@ def score_reading(
         classes = torch.from_numpy(batch.classes).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             named = heads(found.seen, torch.from_numpy(batch.chosen).to(device))
-        loss = loss + GLYPH_WEIGHT * sum(functional.cross_entropy(logits.float(), classes) for logits in named)
+            place_error = heads.place_error(found.seen, *pixels.shape[:3])
+        named_loss = sum(functional.cross_entropy(logits.float(), classes) for logits in named)
+        loss = loss + GLYPH_WEIGHT * (named_loss + PLACE_WEIGHT * place_error)
         glyph = classes > 0
         for name, logits in zip(("from_patch", "from_merged"), named, strict=True):
             facts[name] = float((logits.argmax(-1) == classes)[glyph].float().mean())

@@ -10,12 +10,13 @@ import torch
 
 from extraction_assets.demo.base_recipe import checkpoint
 from extraction_assets.demo.base_recipe.checkpoint import Position
-from extraction_assets.demo.base_recipe.glyph_stage import GlyphStage
-from extraction_assets.demo.base_recipe.guide import GuideHeads
+from extraction_assets.demo.base_recipe.glyph_batches import glyph_batches
+from extraction_assets.demo.base_recipe.glyph_stage import HELD_OUT_SEED, GlyphStage
+from extraction_assets.demo.base_recipe.guide import GuideHeads, start_reading
 from extraction_assets.demo.base_recipe.reading_batches import PageSize
 from extraction_assets.demo.base_recipe.reading_stage import ReadingStage
 from extraction_assets.demo.base_recipe.trainer import Pace, Rates, Stage, train_stage
-from extraction_assets.demo.base_recipe.vision import GlyphHeads, lean_on_neighbours
+from extraction_assets.demo.base_recipe.vision import GlyphHeads, Seen, lean_on_neighbours, level_merger, patches_of, place_by_waves, see
 from extraction_assets.demo.tiny_base import Preset, random_model, write_tokenizer
 from extraction_assets.errors import InputError
 
@@ -55,6 +56,7 @@ PAGES = (
 def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads]:
     model: Any = random_model(seed, preset)
     lean_on_neighbours(model.model.visual)
+    place_by_waves(model.model.visual)
     for merger in model.model.visual.deepstack_merger_list:  # nothing until the language model asks for it, not noise
         torch.nn.init.zeros_(merger.linear_fc2.weight)
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +90,7 @@ def stages(
             tokenizer,
             scaled(WORDS),
             counts.words,
-            Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0),
+            Rates(muon=4e-3, adam=3e-3, decay=0.05, tower=0),
             device,
         ),
         ReadingStage(
@@ -99,13 +101,20 @@ def stages(
             tokenizer,
             scaled(CROPS),
             counts.crops,
-            Rates(muon=2e-3, adam=2e-3, decay=0.05, tower=0),
+            Rates(muon=4e-3, adam=3e-3, decay=0.05, tower=0),
             device,
         ),
         ReadingStage(
-            "pages", model, heads, guide_heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=1.5e-3, adam=1.5e-3, tower=0.3), device
+            "pages", model, heads, guide_heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=3e-3, adam=2e-3, tower=0.15), device
         ),
     ]
+
+
+def _a_look(visual: Any, device: torch.device) -> Seen:
+    (batch,) = glyph_batches(HELD_OUT_SEED, 0, 1, 960)
+    pixels = torch.from_numpy(batch.pixels).to(device)
+    with torch.no_grad():
+        return see(visual, patches_of(pixels), *pixels.shape[:3])
 
 
 def restore(work: Path, seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads, Position]:
@@ -135,6 +144,9 @@ def train(
     first = names.index(position.stage) if position.stage in names else 0
     for number, stage in enumerate(plan[first:], first):
         start = position.step if stage.name == position.stage else 0
+        if stage.name == "words" and start == 0:
+            level_merger(model.model.visual, _a_look(model.model.visual, device))
+            start_reading(model, heads, guide_heads)
         if start < stage.steps and not train_stage(stage, parts, work, seed * 100 + number, start, pace):
             return model, heads, False
     return model, heads, True

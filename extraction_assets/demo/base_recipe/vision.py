@@ -78,9 +78,10 @@ def _attend(attention: Any, hidden: Tensor, images: int, cos: Tensor, sin: Tenso
 
 
 class GlyphHeads(nn.Module):
-    """Name the character in each slot: from a patch (8 slots), and from a visual token after merging (4 x 8 slots).
+    """Name the character in each slot: from a patch (8 slots), and from a visual token after merging (4 x 8 slots); and say where it is.
 
-    The second makes the merger keep all that the language model will have to read out of one vector. Used in training only.
+    The second makes the merger keep all that the language model will have to read out of one vector. Without the third, nothing in
+    that vector tells where on the page it stands, and a language model cannot look for what it has found. Used in training only.
     """
 
     def __init__(self, vision_hidden: int, text_hidden: int, width: int = 40) -> None:
@@ -91,12 +92,47 @@ class GlyphHeads(nn.Module):
         self.merged = nn.Linear(text_hidden, 4 * SLOTS * width)
         self.patch_name = nn.Linear(width, len(CHARACTERS) + 1)
         self.merged_name = nn.Linear(width, len(CHARACTERS) + 1)
+        self.place = nn.Linear(text_hidden, 2)
 
     def forward(self, seen: Seen, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """chosen: indices into the flat (patches * SLOTS) slots -> (chosen, classes) logits of either head."""
         from_patch = self.patch(self.patch_norm(seen.patches)).view(-1, self.width)[chosen]
         from_merged = self.merged(self.merged_norm(seen.merged)).view(-1, self.width)[chosen]
         return self.patch_name(from_patch), self.merged_name(from_merged)
+
+    def place_error(self, seen: Seen, images: int, height: int, width: int) -> Tensor:
+        """Mean distance, along x and y, between where visual tokens are and where they seem to be, as a share of the page."""
+        rows, columns = height // 32, width // 32
+        down = (torch.arange(rows, device=seen.merged.device) + 0.5) / rows
+        across = (torch.arange(columns, device=seen.merged.device) + 0.5) / columns
+        wanted = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1).view(-1, 2).repeat(images, 1)
+        return (self.place(self.merged_norm(seen.merged)).float() - wanted).abs().mean()
+
+
+def place_by_waves(visual: Any, strength: float = 0.5) -> None:
+    """Start the position embeddings as sines and cosines of the place on the page: half of the entries of x, half of y.
+
+    Drawn at random and small, as they come, they were still no more than noise after 5,000 steps of naming glyphs.
+    """
+    side = visual.num_grid_per_side
+    place = torch.linspace(0, 1, side)
+    quarter = visual.config.hidden_size // 4
+    angles = place[:, None] * torch.pi * torch.linspace(0.5, side / 2, quarter)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, hidden / 2)
+    grid = torch.cat([waves[None].expand(side, -1, -1), waves[:, None].expand(-1, side, -1)], dim=-1)
+    with torch.no_grad():
+        visual.pos_embed.weight.copy_(grid.reshape(side * side, -1) * (strength * 2**0.5))
+
+
+@torch.no_grad()
+def level_merger(visual: Any, seen: Seen) -> None:
+    """Scale the merger's output to a root mean square of 1, measured on `seen`.
+
+    The glyph heads normalise what they read, so it has grown to 10 by now: whatever the language model's layers add to that is lost.
+    """
+    scale = float(seen.merged.float().pow(2).mean().rsqrt())
+    visual.merger.linear_fc2.weight.mul_(scale)
+    visual.merger.linear_fc2.bias.mul_(scale)
 
 
 def lean_on_neighbours(visual: Any, strength: float = 7.0) -> None:
