@@ -50,7 +50,7 @@ def within_pages(
     dropout: float = 0.0,
     page_lengths: Sequence[int] | None = None,
     page_starts: Tensor | None = None,
-    **_: Any,
+    **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers. query: (1, heads, tokens, d); key, value: (1, key/value heads, tokens, d).
 
@@ -68,8 +68,8 @@ def within_pages(
         raise ValueError(f"attention within pages: {found} for pages of {list(page_lengths)} tokens in one row")
     varlen = _varlen(query.device, query.dtype, width) if dropout == 0 else None
     if varlen is not None:
-        flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return varlen(*flat, page_starts, max(page_lengths), scaling)[None], None
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return varlen(q, k, v, page_starts, max(page_lengths), scaling)[None], None
     return _page_by_page(module, query, key, value, page_lengths, scaling, dropout), None
 
 
@@ -85,10 +85,12 @@ def _page_by_page(
     """Stock sdpa on each page: the very kernel that a page alone would run."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    pages = zip(*(tensor.split(list(page_lengths), dim=2) for tensor in (query, key, value)), strict=True)
-    return torch.cat(
-        [sdpa_attention_forward(module, *page, attention_mask=None, dropout=dropout, scaling=scaling)[0] for page in pages], dim=1
-    )
+    queries, keys, values = (tensor.split(list(page_lengths), dim=2) for tensor in (query, key, value))
+    pages = [
+        sdpa_attention_forward(module, q, k, v, attention_mask=None, dropout=dropout, scaling=scaling)[0]
+        for q, k, v in zip(queries, keys, values, strict=True)
+    ]
+    return torch.cat(pages, dim=1)
 
 
 @cache

@@ -19,6 +19,7 @@ from extraction_assets.training.machines import Machine, machine_named
 from extraction_assets.training.order import global_batches
 from extraction_assets.training.packs import shares
 from extraction_assets.training.plan import TrainingPlan, estimate, plan_training, split_lengths
+from extraction_assets.training.plan_card import plan_card
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
 CONFIG_8B = Qwen3VLConfig(
@@ -172,3 +173,10 @@ def test_an_estimate_is_json(data: Data) -> None:
     assert report["machine"] == "this CPU"
     assert report["memory"]["peak"] > report["memory"]["weights"] > 0
     assert report["hours"] > 0
+
+
+def test_the_card_says_how_many_packs_a_step_takes_and_how_full_they_are(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS)
+    packing = plan.packing
+    row = f"| packs a step | {packing.packs_per_step:.1f} of {packing.room} tokens (training.micro_batch: 2), {packing.full:.0%} full |"
+    assert row in plan_card(plan).splitlines()
