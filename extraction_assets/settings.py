@@ -135,7 +135,9 @@ class TrainingSettings(Section):
     effective_batch: Annotated[int, Field(ge=1, le=65536)] = 32
     """examples per optimizer step, reached by accumulation"""
     micro_batch: Annotated[int, Field(ge=1, le=1024)] = 4
-    """examples per forward pass"""
+    """room of a forward pass, in longest examples: as many tokens as this many of them have, filled with however many examples fit"""
+    pack_tokens: Annotated[int, Field(ge=1)] | None = None
+    """room of a forward pass, in tokens (None: micro_batch decides). An example longer than that has a forward pass of its own"""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

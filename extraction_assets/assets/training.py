@@ -22,7 +22,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         "everything below follows the plan, so the nightly gate stands here alone.",
         owners=OWNERS,
         kinds={"json"},
-        code_version="1",
+        code_version="2",
     )
     def training_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         from extraction_assets.training.plan import plan_training  # torch: `status` and the dataset do without it
@@ -58,7 +58,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         description="LoRA weights of the language model's linears, trained by `accelerate launch`; a killed run resumes at its last checkpoint.",
         owners=OWNERS,
         kinds={"pytorch", "huggingface"},
-        code_version="1",
+        code_version="2",
     )
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
         from extraction_assets.training.adapter import read_manifest

@@ -120,9 +120,9 @@ class ModelShape(Record):
     # --- bytes --------------------------------------------------------------------------------------------------------------
 
     def memory(
-        self, settings: TrainingSettings, dtype_bytes: Literal[2, 4], padded_tokens: int, response_tokens: int, visual_tokens: int
+        self, settings: TrainingSettings, dtype_bytes: Literal[2, 4], tokens: int, response_tokens: int, visual_tokens: int
     ) -> MemoryEstimate:
-        """Peak of one micro batch: padded_tokens = pages x longest, response and visual tokens summed over its pages."""
+        """Peak of one pack: all its tokens, and of them response and visual ones. Attention within pages adds nothing that grows faster."""
         linear_bytes = NF4_BYTES if settings.method == "qlora" else dtype_bytes
         h, q, kv, i = self.hidden, self.query, self.key_value, self.intermediate
         # in the weights' dtype: two norms' outputs, q, k, v, attention's output, gate, act(gate), up, their product
@@ -138,7 +138,7 @@ class ModelShape(Record):
         return MemoryEstimate(
             weights=round(self.language_linears * linear_bytes + self.other_parameters * dtype_bytes),
             adapters=self.adapter_parameters(settings) * _ADAPTER_BYTES,
-            activations=padded_tokens * self.layers * kept,
+            activations=tokens * self.layers * kept,
             head=head,
             pixels=pixels + tower,
         )

@@ -13,6 +13,7 @@ from extraction_assets.errors import InputError
 from extraction_assets.model.base import base_digest as digest_of_base
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.store import digest_file, digest_of, write_atomically
+from extraction_assets.training.order import run_seed
 from extraction_assets.training.plan import TrainingPlan, plan_training
 
 _PLACES = {"train", "val", "base", "work", "output", "threads"}
@@ -73,7 +74,7 @@ def make_job(
         base_digest=base_digest or digest_of_base(base),
         settings=settings,
         plan=plan,
-        seed=int(digest_of([settings.seed, train_digest])[:12], 16) % 2**31,
+        seed=run_seed(settings.seed, train_digest),
         work=str(work.absolute()),
         output=str((output or work / "adapter").absolute()),
         threads=threads or os.cpu_count() or 1,

@@ -1,4 +1,4 @@
-"""The loss: cross entropy over response tokens only, as a sum, so that any split into micro batches gives the same mean."""
+"""The loss: cross entropy over response tokens only, as a sum, so that any division into packs gives the same mean."""
 
 from __future__ import annotations
 
@@ -8,28 +8,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from extraction_assets.model.encoding import IGNORED, Batch
+from extraction_assets.model.packing import Pack
 
 
-def response_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Sum of the cross entropies of the batch's response tokens, () float32.
+def response_loss(model: nn.Module, pack: Pack) -> torch.Tensor:
+    """Sum of the cross entropies of the pack's response tokens, () float32: that of its pages run alone.
 
-    Logits are computed only where a label follows ((n_response, vocabulary) instead of (pages, length, vocabulary)). Padding is
-    on the right and attention is causal, so no mask is passed: sdpa takes its fast path and the values are those of pages run alone.
+    Logits are computed only where a response token follows: (1, response tokens, vocabulary) instead of (1, tokens, vocabulary). The
+    places come as indices, not as a mask: nothing has to be counted on the device.
     """
-    labels = batch.labels[:, 1:]
-    keep = torch.zeros_like(batch.labels, dtype=torch.bool)
-    keep[:, :-1] = labels != IGNORED
-    logits = model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        pixel_values=batch.pixel_values,
-        image_grid_thw=batch.image_grid_thw,
-        attention_mask=None,
-        use_cache=False,  # defaults to True, in train() too
-        logits_to_keep=keep,
-    ).logits
-    return functional.cross_entropy(logits.float(), labels[labels != IGNORED], reduction="sum")
+    logits = model(**pack.inputs, logits_to_keep=pack.response_at).logits
+    return functional.cross_entropy(logits[0].float(), pack.response, reduction="sum")
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from extraction_assets.store import digest_of
+
 
 @dataclass(frozen=True)
 class GlobalBatch:
@@ -20,6 +22,11 @@ class GlobalBatch:
     rows: tuple[int, ...]
     """indices into the split"""
     ends_epoch: bool
+
+
+def run_seed(seed: int, train_digest: str) -> int:
+    """The seed of a run, from settings.seed and the SHA-256 of its training split."""
+    return int(digest_of([seed, train_digest])[:12], 16) % 2**31
 
 
 def epoch_order(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
@@ -37,15 +44,3 @@ def global_batches(ids: Sequence[str], seed: int, effective_batch: int, steps: i
             if done_steps < step <= steps:
                 start = index * effective_batch
                 yield GlobalBatch(step, epoch, start, tuple(order[start : start + effective_batch]), index == per_epoch - 1)
-
-
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], micro_batch: int, ranks: int = 1, rank: int = 0) -> list[tuple[int, ...]]:
-    """This rank's share of a global batch, longest first, pages of like length together so that little is padding.
-
-    Which page meets which in a forward pass changes nothing: the loss is a sum over response tokens divided by their number in
-    the global batch. A rank without a page of its own gets none; it must still join the collective operations.
-    """
-    by_length = sorted(rows, key=lambda row: (-lengths[row], row))
-    size = max(1, min(micro_batch, -(-len(by_length) // ranks)))
-    batches = [tuple(by_length[i : i + size]) for i in range(0, len(by_length), size)]
-    return batches[rank::ranks]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,15 @@ from extraction_assets.model.base import BaseFormat, load_base_format
 from extraction_assets.model.encoding import PageEncoder, TextEncoding
 from extraction_assets.model.examples import Example, read_examples
 from extraction_assets.settings import TrainingSettings
+from extraction_assets.store import digest_file
 from extraction_assets.training.arithmetic import MemoryEstimate, ModelShape
 from extraction_assets.training.control import with_shuffled_targets
 from extraction_assets.training.machines import Machine
+from extraction_assets.training.order import GlobalBatch, global_batches, run_seed
+from extraction_assets.training.packs import pack_rows
+
+_EXAMPLES_PACKED = 1_000_000
+"""packs are counted over a run's steps up to this many examples (seconds); later epochs differ by their order only"""
 
 
 class LongExample(Record):
@@ -47,6 +54,26 @@ class SplitLengths(Record):
     over_length: tuple[LongExample, ...]
 
 
+class Packing(Record):
+    """The packs that a run's steps make of the training split, on one process."""
+
+    setting: str
+    """the line of settings.yaml that asks for them"""
+    room: int
+    """tokens that a pack may hold; only an example longer than that goes beyond"""
+    packs_per_step: float
+    """forward passes per optimizer step, mean"""
+    most_per_step: int
+    full: float
+    """mean share of the room that is filled"""
+    tokens: int
+    """of the largest pack; this and the next two need not be the same pack's"""
+    response_tokens: int
+    """most in any pack"""
+    visual_tokens: int
+    """most in any pack"""
+
+
 class TrainingPlan(Record):
     """Everything about a run that its data, its base's config and its settings decide. Same inputs, same plan."""
 
@@ -60,10 +87,11 @@ class TrainingPlan(Record):
     warmup_steps: int
     effective_batch: int
     """examples per optimizer step"""
-    micro_batch: int
-    """examples per forward pass"""
     accumulation: int
-    """forward passes per optimizer step"""
+    """forward passes per optimizer step, at most"""
+    packing: Packing
+    smaller: tuple[Packing, ...]
+    """the same run in smaller packs, should it need less memory"""
     adapter_parameters: int
     base_parameters: int
     flops: float
@@ -78,7 +106,7 @@ class MachineEstimate:
 
     machine: Machine
     memory: MemoryEstimate
-    """at the peak of the longest micro batch"""
+    """at the peak of the largest pack"""
     hours: float
     fits: bool
     advice: str
@@ -111,7 +139,12 @@ def plan_training(train_jsonl: Path, val_jsonl: Path, base: str | Path | BaseFor
     shape = ModelShape.of(base_format)
     steps_per_epoch = math.ceil(len(train) / settings.effective_batch)
     steps = min(settings.epochs * steps_per_epoch, settings.max_steps or math.inf)
-    micro_batch = min(settings.micro_batch, settings.effective_batch, len(train))
+    batches = global_batches(
+        [e.id for e, _ in train], run_seed(settings.seed, digest_file(train_jsonl)), settings.effective_batch, int(steps)
+    )
+    counted = list(islice(batches, max(1, _EXAMPLES_PACKED // settings.effective_batch)))
+    texts = [text for _, text in train]
+    packing, *smaller = (_packing(counted, texts, *choice) for choice in _rooms(settings, texts))
     evaluations = math.ceil(steps / steps_per_epoch)
     train_flops = sum(_flops(shape, settings, text, learns=True) for _, text in train)
     val_flops = sum(_flops(shape, settings, text, learns=False) for _, text in val)
@@ -123,8 +156,9 @@ def plan_training(train_jsonl: Path, val_jsonl: Path, base: str | Path | BaseFor
         steps_per_epoch=steps_per_epoch,
         warmup_steps=math.ceil(steps * settings.warmup_ratio),
         effective_batch=settings.effective_batch,
-        micro_batch=micro_batch,
-        accumulation=math.ceil(min(settings.effective_batch, len(train)) / micro_batch),
+        accumulation=packing.most_per_step,
+        packing=packing,
+        smaller=tuple(smaller),
         adapter_parameters=shape.adapter_parameters(settings),
         base_parameters=shape.language_linears + shape.other_parameters,
         flops=float(train_flops * steps / steps_per_epoch + val_flops * evaluations),
@@ -135,7 +169,7 @@ def plan_training(train_jsonl: Path, val_jsonl: Path, base: str | Path | BaseFor
 
 def estimate(plan: TrainingPlan, machine: Machine) -> MachineEstimate:
     """Memory at the peak and hours of a plan on a machine."""
-    memory = _peak(plan, plan.settings, plan.micro_batch, machine)
+    memory = _peak(plan, plan.settings, plan.packing, machine)
     hours = plan.flops / (machine.flops * machine.share) / 3600
     if memory.peak <= machine.memory:
         return MachineEstimate(machine, memory, hours, True, "")
@@ -193,26 +227,51 @@ def _flops(shape: ModelShape, settings: TrainingSettings, text: TextEncoding, le
     return shape.vision_flops(visual) + shape.language_flops(text.tokens) + head
 
 
-def _peak(plan: TrainingPlan, settings: TrainingSettings, micro_batch: int, machine: Machine) -> MemoryEstimate:
-    """The worst micro batch: every page in it as long as the longest."""
-    response = plan.train.target_max + 1
-    return plan.shape.memory(
-        settings,
-        machine.dtype_bytes,
-        padded_tokens=micro_batch * plan.train.longest,
-        response_tokens=micro_batch * response,
-        visual_tokens=micro_batch * plan.train.longest,
+def _rooms(settings: TrainingSettings, texts: Sequence[TextEncoding]) -> list[tuple[str, int]]:
+    """(line of settings.yaml, tokens of a pack): what the settings ask for, then by halves down to one example a pack."""
+    longest = max(text.tokens for text in texts)
+    if settings.pack_tokens is not None:
+        rooms = [settings.pack_tokens]
+        while rooms[-1] > longest:
+            rooms.append(max(longest, rooms[-1] // 2))
+        return [(f"training.pack_tokens: {room}", room) for room in rooms]
+    counts = [min(settings.micro_batch, settings.effective_batch, len(texts))]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    return [(f"training.micro_batch: {count}", count * longest) for count in counts]
+
+
+def _packing(batches: Sequence[GlobalBatch], texts: Sequence[TextEncoding], setting: str, room: int) -> Packing:
+    lengths = [text.tokens for text in texts]
+    responses = [text.response_tokens for text in texts]
+    visuals = [text.rows * text.columns for text in texts]
+    steps = [pack_rows(batch.rows, lengths, room) for batch in batches]
+    tokens = [sum(lengths[row] for row in pack) for packs in steps for pack in packs]
+    return Packing(
+        setting=setting,
+        room=room,
+        packs_per_step=len(tokens) / len(steps),
+        most_per_step=max(map(len, steps)),
+        full=sum(min(1.0, each / room) for each in tokens) / len(tokens),
+        tokens=max(tokens),
+        response_tokens=max(sum(responses[row] for row in pack) for packs in steps for pack in packs),
+        visual_tokens=max(sum(visuals[row] for row in pack) for packs in steps for pack in packs),
     )
+
+
+def _peak(plan: TrainingPlan, settings: TrainingSettings, packing: Packing, machine: Machine) -> MemoryEstimate:
+    return plan.shape.memory(settings, machine.dtype_bytes, packing.tokens, packing.response_tokens, packing.visual_tokens)
 
 
 def _advice(plan: TrainingPlan, machine: Machine, memory: MemoryEstimate) -> str:
     over = f"needs {memory.peak / 1e9:.1f} GB of {machine.memory / 1e9:.1f} GB"
     for method in dict.fromkeys((plan.settings.method, "qlora")):
         settings = plan.settings.model_copy(update={"method": method})
-        for micro_batch in range(plan.micro_batch, 0, -1):
-            if _peak(plan, settings, micro_batch, machine).peak <= machine.memory:
-                changes = [f"training.micro_batch: {micro_batch}"] if micro_batch != plan.micro_batch else []
+        for packing in (plan.packing, *plan.smaller):
+            if _peak(plan, settings, packing, machine).peak <= machine.memory:
+                changes = [packing.setting] if packing is not plan.packing else []
                 changes += [f"training.method: {method}"] if method != plan.settings.method else []
                 return f"{over}; set {' and '.join(changes)}"
-    smallest = _peak(plan, plan.settings.model_copy(update={"method": "qlora"}), 1, machine)
-    return f"{over}; even QLoRA with micro_batch 1 needs {smallest.peak / 1e9:.1f} GB: lower render.max_visual_tokens or take a larger GPU"
+    smallest = (plan.packing, *plan.smaller)[-1]
+    least = _peak(plan, plan.settings.model_copy(update={"method": "qlora"}), smallest, machine).peak / 1e9
+    return f"{over}; even QLoRA with {smallest.setting} needs {least:.1f} GB: lower render.max_visual_tokens or take a larger GPU"

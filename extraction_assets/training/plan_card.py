@@ -9,7 +9,7 @@ _GIB = 2**30
 
 def plan_card(plan: TrainingPlan, held_against: MachineEstimate | None = None) -> str:
     """Examples, lengths and steps; with `held_against` also memory and time on that machine."""
-    train = plan.train
+    train, packing = plan.train, plan.packing
     rows = [
         ("train examples", f"{train.examples:,}" + (f" ({len(train.over_length)} over-length left out)" if train.over_length else "")),
         ("val examples", f"{plan.val.examples:,}" if plan.val else "none"),
@@ -17,7 +17,8 @@ def plan_card(plan: TrainingPlan, held_against: MachineEstimate | None = None) -
         ("longest example", f"{train.longest:,} tokens"),
         ("target tokens", f"median {train.target_p50}, 95 % {train.target_p95}, longest {train.target_max}"),
         ("method", f"{plan.settings.method}, r {plan.settings.r}, {plan.settings.targets}: {plan.adapter_parameters:,} parameters train"),
-        ("steps", f"{plan.steps:,} of {plan.effective_batch} examples ({plan.micro_batch} x {plan.accumulation}), {plan.epochs} epochs"),
+        ("steps", f"{plan.steps:,} of {plan.effective_batch} examples, {plan.epochs} epochs"),
+        ("packs a step", f"{packing.packs_per_step:.1f} of {packing.room:,} tokens ({packing.setting}), {packing.full:.0%} full"),
         ("compute", f"{plan.flops / 1e12:,.1f} TFLOP"),
     ]
     if held_against:

@@ -1,8 +1,8 @@
 """The training run: `accelerate launch -m extraction_assets.training.run JOB.json` (job.training_command builds that line).
 
 setup / fit / validate / write, readable from the top.
-- LoRA or QLoRA on the language model only; the loss is the mean over the response tokens of the whole global batch, whatever the
-  micro batches and ranks.
+- LoRA or QLoRA on the language model only; pages are packed without padding and do not see each other; the loss is the mean over the
+  response tokens of the whole global batch, whatever the packs and ranks.
 - The position of a run is its step: data order, learning rate and random numbers are pure functions of it. Killed at any point
   and started again with the same job file, it resumes at its last checkpoint and on a CPU ends with bitwise the same adapter.
 - A loss or gradient that is not finite stops the run and names the examples.
@@ -27,14 +27,15 @@ from filelock import FileLock, Timeout
 from peft.helpers import disable_input_dtype_casting
 
 from extraction_assets.errors import InputError
-from extraction_assets.model.encoding import Batch
+from extraction_assets.model.packing import Pack
 from extraction_assets.store import write_atomically
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.checkpoints import save_checkpoint
 from extraction_assets.training.job import TrainingJob, read_job
 from extraction_assets.training.loss import learning_rate, response_loss
-from extraction_assets.training.order import GlobalBatch, global_batches, micro_batches
+from extraction_assets.training.order import GlobalBatch, global_batches
 from extraction_assets.training.output import write_adapter
+from extraction_assets.training.packs import shares
 from extraction_assets.training.progress import ParentWatch, StepMetrics, open_pipes
 from extraction_assets.training.setup import Run, setup
 
@@ -85,11 +86,11 @@ def fit(run: Run) -> None:
     """The steps that are still to do. Each ends with what is due: validation, then a checkpoint that knows of it."""
     job, state, watch = run.job, run.state, ParentWatch()
     todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, job.plan.steps, state.step))
-    shares = [_own_share(run, batch) for batch in todo]
-    pages = run.train.batches(rows for share in shares for rows in share)
-    for batch, share in zip(todo, shares, strict=True):
+    own = [_own_share(run, batch) for batch in todo]
+    packs = run.train.packs(rows for share in own for rows in share)
+    for batch, share in zip(todo, own, strict=True):
         started = time.perf_counter()
-        loss, norm, lr = optimizer_step(run, batch, islice(pages, len(share)), len(share))
+        loss, norm, lr = optimizer_step(run, batch, islice(packs, len(share)), len(share))
         state.step, state.epoch, state.index = batch.step, batch.epoch, batch.start + len(batch.rows)
         state.losses.append(loss)
         seconds = time.perf_counter() - started
@@ -112,10 +113,10 @@ def fit(run: Run) -> None:
             save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer)
         if watch.orphaned():
             raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
-    pages.close()
+    packs.close()
 
 
-def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch], count: int) -> tuple[float, float, float]:
+def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: int) -> tuple[float, float, float]:
     """One step over a global batch; returns its loss (mean over response tokens), gradient norm before clipping, learning rate."""
     job, accelerator = run.job, run.accelerator
     _seed_step(job.seed, batch.step, accelerator.process_index)
@@ -124,13 +125,13 @@ def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch], count: 
     run.model.train()
     sums: list[torch.Tensor] = []
     seen: list[tuple[str, ...]] = []
-    for number, page_batch in enumerate(pages, 1):
-        moved = page_batch.to(accelerator.device)
+    for number, pack in enumerate(packs, 1):
+        moved = pack.to(accelerator.device)
         with nullcontext() if number == count else accelerator.no_sync(run.model):
-            loss = _loss(run, moved)
+            loss = _loss(run, run.model, moved)
             accelerator.backward(loss * scale)
         sums.append(loss.detach())
-        seen.append(page_batch.ids)
+        seen.append(pack.ids)
     _require_finite(run, batch, torch.stack(sums), seen)
     learning = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(learning, job.settings.max_grad_norm))
@@ -149,21 +150,22 @@ def optimizer_step(run: Run, batch: GlobalBatch, pages: Iterator[Batch], count: 
 def validate(run: Run) -> float:
     """Response loss on val: mean over all its response tokens."""
     run.model.eval()
-    rows = range(len(run.val.ids))
-    ranks, rank = run.accelerator.num_processes, run.accelerator.process_index
+    accelerator = run.accelerator
+    own = shares(range(len(run.val.ids)), run.val.lengths, run.job.plan.packing.room, accelerator.num_processes)[accelerator.process_index]
     total = torch.zeros((), dtype=torch.float64)
-    for batch in run.val.batches(micro_batches(rows, run.val.lengths, run.job.plan.micro_batch, ranks, rank)):
-        total += _loss(run, batch.to(run.accelerator.device)).cpu()
-    reduced = run.accelerator.reduce(total.to(run.accelerator.device), "sum")
+    for pack in run.val.packs(own):
+        # not the wrapped model: a rank without a pack would miss the buffers that the wrapper sends round before a forward pass
+        total += _loss(run, run.adapter, pack.to(accelerator.device)).cpu()
+    reduced = accelerator.reduce(total.to(accelerator.device), "sum")
     return float(reduced) / sum(run.val.response_tokens)
 
 
-def _loss(run: Run, batch: Batch) -> torch.Tensor:
+def _loss(run: Run, model: torch.nn.Module, pack: Pack) -> torch.Tensor:
     device = run.accelerator.device.type
     # float32 adapters beside bfloat16 weights: autocast multiplies in bfloat16, peft must not lift the activations to float32 first
     half = device == "cuda" and torch.cuda.is_bf16_supported()
     with torch.autocast(device, torch.bfloat16, enabled=half), disable_input_dtype_casting(run.adapter, active=half):
-        return response_loss(run.model, batch)
+        return response_loss(model, pack)
 
 
 def _own_share(run: Run, batch: GlobalBatch) -> list[tuple[int, ...]]:
@@ -175,7 +177,7 @@ def _own_share(run: Run, batch: GlobalBatch) -> list[tuple[int, ...]]:
             "at least one each",
             "Use fewer processes, or a training.effective_batch that divides the examples more evenly",
         )
-    return micro_batches(batch.rows, run.train.lengths, run.job.plan.micro_batch, ranks, run.accelerator.process_index)
+    return shares(batch.rows, run.train.lengths, run.job.plan.packing.room, ranks)[run.accelerator.process_index]
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

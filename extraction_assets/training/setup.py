@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from peft import PeftModel
 
 from extraction_assets.errors import InputError
+from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config
@@ -54,6 +55,7 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
     _require_unchanged(job)
     base = load_base(job.base, four_bit=four_bit_config(job.settings))
+    attend_within_pages(base.model)
     encoder = PageEncoder(base.format)
     limit = int(base.format.text.max_position_embeddings)
     train_split, _ = split_lengths(Path(job.train), encoder, job.settings, limit)

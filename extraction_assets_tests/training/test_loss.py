@@ -8,6 +8,7 @@ import torch
 
 from extraction_assets.model.base import Base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
+from extraction_assets.model.packing import pack
 from extraction_assets.training.loss import learning_rate, response_loss
 from extraction_assets_tests.model.pages import page_png
 
@@ -29,26 +30,25 @@ def test_it_is_the_stock_loss_as_a_sum(base: Base, pages: list[EncodedPage]) -> 
             labels=batch.labels,
             use_cache=False,
         ).loss
-        ours = response_loss(base.model, batch) / page.text.response_tokens
+        ours = response_loss(base.model, pack([page])) / page.text.response_tokens
         assert ours.item() == pytest.approx(stock.item(), rel=1e-5)
 
 
-def test_micro_batches_of_any_size_sum_to_the_same_loss(base: Base, pages: list[EncodedPage]) -> None:
+def test_packs_of_any_size_sum_to_the_same_loss(base: Base, pages: list[EncodedPage]) -> None:
     with torch.no_grad():
-        whole = response_loss(base.model, collate(pages, 0)).item()
-        ones = sum(response_loss(base.model, collate([page], 0)).item() for page in pages)
-        pairs = sum(response_loss(base.model, collate(pages[i : i + 2], 0)).item() for i in (0, 2))
+        whole = response_loss(base.model, pack(pages)).item()
+        ones = sum(response_loss(base.model, pack([page])).item() for page in pages)
+        pairs = sum(response_loss(base.model, pack(pages[i : i + 2])).item() for i in (0, 2))
     assert ones == pytest.approx(whole, rel=1e-5)
     assert pairs == pytest.approx(whole, rel=1e-5)
 
 
 def test_prompt_tokens_carry_no_loss(base: Base, pages: list[EncodedPage]) -> None:
-    batch = collate(pages[:1], 0)
     logits_rows = []
-    hook = base.model.lm_head.register_forward_hook(lambda _, __, out: logits_rows.append(out.shape[0]))
-    response_loss(base.model, batch)
+    hook = base.model.lm_head.register_forward_hook(lambda _, __, out: logits_rows.append(tuple(out.shape[:2])))
+    response_loss(base.model, pack(pages))
     hook.remove()
-    assert logits_rows == [pages[0].text.response_tokens]
+    assert logits_rows == [(1, sum(page.text.response_tokens for page in pages))]
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:

@@ -16,7 +16,10 @@ from extraction_assets.model.lora import add_lora, audit_lora
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.training.arithmetic import ModelShape
 from extraction_assets.training.machines import Machine, machine_named
-from extraction_assets.training.plan import TrainingPlan, estimate, plan_training
+from extraction_assets.training.order import global_batches
+from extraction_assets.training.packs import shares
+from extraction_assets.training.plan import TrainingPlan, estimate, plan_training, split_lengths
+from extraction_assets.training.plan_card import plan_card
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
 CONFIG_8B = Qwen3VLConfig(
@@ -45,6 +48,7 @@ def test_counts_are_those_of_the_encoded_examples_and_no_image_is_opened(data: D
     assert plan.train.response_tokens == sum(len(t.labels[t.labels >= 0]) for t in texts)
     assert plan.train.longest == max(t.tokens for t in texts)
     assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps, plan.accumulation) == (3, 9, 2, 2)
+    assert plan.packing.room == 2 * plan.train.longest
 
 
 def test_a_plan_is_the_same_twice_and_survives_json(data: Data) -> None:
@@ -94,7 +98,7 @@ def test_closed_form_reproduces_the_8b_figures(data: Data) -> None:
     """Weights 16.3 / 6.7 GiB, adapters 0.65, activations 9.5 GiB a page of 1,500 tokens, 52.1 TFLOP a page (ViT 7.2, LLM forward 21.5)."""
     named = load_base_format(data.base)
     shape, settings = ModelShape.of(replace(named, config=CONFIG_8B)), TrainingSettings()
-    lora = shape.memory(settings, 2, padded_tokens=1500, response_tokens=300, visual_tokens=1200)
+    lora = shape.memory(settings, 2, tokens=1500, response_tokens=300, visual_tokens=1200)
     qlora = shape.memory(settings.model_copy(update={"method": "qlora"}), 2, 1500, 300, 1200)
     gib = 2**30
     assert lora.weights / gib == pytest.approx(16.3, rel=0.01)
@@ -115,10 +119,47 @@ def test_a_plan_that_cannot_fit_says_what_to_change_and_that_change_fits(data: D
     tight = estimate(plan, small)
     assert not tight.fits
     assert "training.micro_batch: 1" in tight.advice
-    changed = plan.model_copy(update={"micro_batch": 1})
+    changed = plan_training(data.train, data.val, data.base, SETTINGS.model_copy(update={"micro_batch": 1}))
+    assert changed.packing == plan.smaller[0]
     assert estimate(changed, small).fits
     hopeless = estimate(plan, Machine("none", 1000, 1e12, 0.4, 2))
-    assert "even QLoRA with micro_batch 1" in hopeless.advice
+    assert "even QLoRA with training.micro_batch: 1" in hopeless.advice
+
+
+def test_packs_of_the_plan_are_those_of_the_run(data: Data, encoder: PageEncoder, tmp_path: Path) -> None:
+    job = data.job(tmp_path)
+    examples, _ = split_lengths(data.train, encoder, SETTINGS, 10_000)
+    texts = [text for _, text in examples]
+    ids, lengths = [example.id for example, _ in examples], [text.tokens for text in texts]
+    batches = list(global_batches(ids, job.seed, SETTINGS.effective_batch, job.plan.steps))
+    steps = [shares(batch.rows, lengths, job.plan.packing.room)[0] for batch in batches]
+    packs = [pack for step in steps for pack in step]
+    packing = job.plan.packing
+    assert [sorted(row for pack in step for row in pack) for step in steps] == [sorted(batch.rows) for batch in batches]
+    assert packing.most_per_step == job.plan.accumulation == max(map(len, steps))
+    assert packing.packs_per_step == len(packs) / 9
+    assert packing.tokens == max(sum(lengths[row] for row in pack) for pack in packs) <= packing.room
+    assert packing.response_tokens == max(sum(texts[row].response_tokens for row in pack) for pack in packs)
+    assert packing.visual_tokens == max(sum(texts[row].rows * texts[row].columns for row in pack) for pack in packs)
+    assert packing.full == pytest.approx(3 * sum(lengths) / (len(packs) * packing.room))
+
+
+def test_a_room_in_tokens_takes_the_place_of_micro_batch(data: Data) -> None:
+    longest = plan_training(data.train, data.val, data.base, SETTINGS).train.longest
+    settings = SETTINGS.model_copy(update={"pack_tokens": 3 * longest})
+    plan = plan_training(data.train, data.val, data.base, settings)
+    assert [packing.room for packing in (plan.packing, *plan.smaller)] == [3 * longest, 3 * longest // 2, longest]
+    assert plan.packing.setting == f"training.pack_tokens: {3 * longest}"
+    need = estimate(plan, machine_named("H100"))
+    tight = estimate(plan, Machine("small", need.memory.peak - 1, 1e12, 0.4, 2))
+    assert f"training.pack_tokens: {3 * longest // 2}" in tight.advice
+
+
+def test_an_example_longer_than_the_room_travels_alone_and_is_planned_for(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS.model_copy(update={"pack_tokens": 1}))
+    assert plan.accumulation == 4
+    assert plan.packing.tokens == plan.train.longest
+    assert plan.packing.full == 1
 
 
 def test_unknown_gpu_is_one_line() -> None:
@@ -132,3 +173,10 @@ def test_an_estimate_is_json(data: Data) -> None:
     assert report["machine"] == "this CPU"
     assert report["memory"]["peak"] > report["memory"]["weights"] > 0
     assert report["hours"] > 0
+
+
+def test_the_card_says_how_many_packs_a_step_takes_and_how_full_they_are(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS)
+    packing = plan.packing
+    row = f"| packs a step | {packing.packs_per_step:.1f} of {packing.room} tokens (training.micro_batch: 2), {packing.full:.0%} full |"
+    assert row in plan_card(plan).splitlines()

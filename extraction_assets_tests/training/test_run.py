@@ -90,11 +90,12 @@ def test_a_job_that_is_done_is_not_done_again(undisturbed: TrainingJob, monkeypa
 # --- how a batch is cut does not matter -----------------------------------------------------------------------------------------
 
 
-def test_micro_batch_size_changes_the_loss_curve_by_rounding_only(data: Data, tmp_path: Path) -> None:
+def test_packs_and_accumulation_change_the_loss_curve_by_rounding_only(data: Data, tmp_path: Path) -> None:
     curves = []
-    for micro_batch in (1, 2, 4):
+    for micro_batch, accumulation in ((4, 1), (2, 2), (1, 4)):
         settings = SETTINGS.model_copy(update={"micro_batch": micro_batch, "dropout": 0.0, "max_steps": 5})
         job = data.job(tmp_path / str(micro_batch), settings)
+        assert job.plan.accumulation == accumulation
         run.train(job)
         state = json.loads((Path(job.work) / "checkpoints" / "step-00000005" / "state.json").read_text())
         curves.append(state["losses"])
@@ -103,9 +104,12 @@ def test_micro_batch_size_changes_the_loss_curve_by_rounding_only(data: Data, tm
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_same_loss_curve_as_one(data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("val_examples", [1, 3])
+def test_two_processes_take_the_same_loss_curve_as_one(data: Data, tmp_path: Path, val_examples: int) -> None:
+    """With one val example, one of them has nothing to validate and must wait for the other."""
     settings = SETTINGS.model_copy(update={"dropout": 0.0, "max_steps": 5})
-    one, two = data.job(tmp_path / "one", settings), data.job(tmp_path / "two", settings)
+    own = Data(data.train, write_split(tmp_path / "splits", "val", val_examples), data.base)
+    one, two = own.job(tmp_path / "one", settings), own.job(tmp_path / "two", settings)
     run.train(one)
     launch = [
         sys.executable,
@@ -198,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = run.response_loss
-    monkeypatch.setattr(run, "response_loss", lambda model, batch: real(model, batch) * (float("nan") if "train-7" in batch.ids else 1.0))
+    monkeypatch.setattr(run, "response_loss", lambda model, pack: real(model, pack) * (float("nan") if "train-7" in pack.ids else 1.0))
     with pytest.raises(InputError, match=r"training step \d: the loss is not a finite number.*train-7") as caught:
         run.train(data.job(tmp_path))
     assert "train-1," not in str(caught.value) or "train-1, train-7" in str(caught.value)

@@ -1,0 +1,86 @@
+"""Packing: several pages in one row, without padding, each computed as if it were alone.
+
+Three conditions keep pages apart on stock transformers, without a warning if one is missed: position_ids of four rows
+[text, time, height, width], each restarting at every page; attention_mask None; use_cache False. Pack.inputs states all three, and names
+the pages to model.attention, which needs no mask at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from extraction_assets.model.encoding import IGNORED, EncodedPage
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The pages of one forward pass, end to end in one row."""
+
+    ids: tuple[str, ...]
+    lengths: tuple[int, ...]
+    """tokens of each page"""
+    input_ids: torch.Tensor
+    """(1, tokens) int64"""
+    position_ids: torch.Tensor
+    """(4, 1, tokens) int64: place in the page's text, then M-RoPE's time, height and width; all restart at each page"""
+    page_starts: torch.Tensor
+    """(pages + 1,) int32: 0 and the running sum of lengths"""
+    response_at: torch.Tensor
+    """(response tokens,) int64: where the tokens stand that are followed by a response token"""
+    response: torch.Tensor
+    """(response tokens,) int64: the token to be predicted there"""
+    pixel_values: torch.Tensor
+    """(patches of all pages, patch values) float32"""
+    image_grid_thw: torch.Tensor
+    """(pages, 3) int64: 1, patches down, patches across"""
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Keyword arguments of the model's forward pass that keep its pages apart, on stock sdpa and on attention within pages."""
+        return {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "pixel_values": self.pixel_values,
+            "image_grid_thw": self.image_grid_thw,
+            "attention_mask": None,
+            "use_cache": False,  # defaults to True, in train() too, and then stock code does not look for pages
+            "page_lengths": self.lengths,
+            "page_starts": self.page_starts,
+        }
+
+    def to(self, device: torch.device) -> Pack:
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **moved)
+
+
+def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
+    """Put pages into one row, in their order. merge: patches per visual token and side. Raises ValueError without a page."""
+    if not pages:
+        raise ValueError("a pack needs a page")
+    texts = [page.text for page in pages]
+    lengths = tuple(text.tokens for text in texts)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.concatenate([np.vstack([np.arange(text.tokens), text.positions]) for text in texts], axis=1)
+    labels = np.concatenate([text.labels for text in texts])
+    # a page begins with its prompt, so no label stands at a page's first token: nothing is predicted across pages
+    labelled = np.flatnonzero(labels != IGNORED)
+    return Pack(
+        ids=tuple(page.id for page in pages),
+        lengths=lengths,
+        input_ids=torch.from_numpy(np.concatenate([text.input_ids for text in texts])[None]),
+        position_ids=torch.from_numpy(positions[:, None].astype(np.int64)),
+        page_starts=torch.from_numpy(starts.astype(np.int32)),
+        response_at=torch.from_numpy(labelled - 1),
+        response=torch.from_numpy(labels[labelled]),
+        pixel_values=torch.from_numpy(np.concatenate([page.pixel_values for page in pages])),
+        image_grid_thw=torch.tensor([[1, text.rows * merge, text.columns * merge] for text in texts]),
+    )
