@@ -41,8 +41,8 @@ def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, 
         place_error = heads.place_error(seen, images, height, width)
     named = [functional.cross_entropy(logits.float(), wanted) for logits in (from_patch, from_merged)]
     glyph = wanted > 0
-    shares = [float((logits.argmax(-1) == wanted)[glyph].float().mean()) for logits in (from_patch, from_merged)]
-    return GlyphScore(named[0] + named[1] + PLACE_WEIGHT * place_error, *shares, float(place_error.detach()))
+    patch, merged = (float((logits.argmax(-1) == wanted)[glyph].float().mean()) for logits in (from_patch, from_merged))
+    return GlyphScore(named[0] + named[1] + PLACE_WEIGHT * place_error, patch, merged, float(place_error.detach()))
 
 
 @torch.no_grad()

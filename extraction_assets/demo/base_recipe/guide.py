@@ -37,6 +37,8 @@ _CONTENTS_OF = 4
 class GuideHeads(nn.Module):
     """Read contents and slot out of a state of the language model."""
 
+    class_weights: Tensor
+
     def __init__(self, text_hidden: int, width: int = 40) -> None:
         super().__init__()
         self.width = width
@@ -76,7 +78,8 @@ class Guided:
 
 def guide(heads: GuideHeads, batch: ReadingBatch, attention: dict[int, Tensor], states: dict[int, Tensor], device: torch.device) -> Guided:
     """attention: layer -> (pages, heads, n, n); states: layer -> (pages, n, hidden) after it. Layers that a small model lacks are left out."""
-    loss, facts = torch.zeros((), device=device), {}
+    loss = torch.zeros((), device=device)
+    facts: dict[str, float] = {}
     if not len(batch.looking):
         return Guided(loss, facts)
     page, place = torch.from_numpy(batch.looking).to(device).unbind(1)
