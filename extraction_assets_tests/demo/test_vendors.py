@@ -13,6 +13,7 @@ import pytest
 
 from extraction_assets.demo.vendors import DEMO_WORDS, LANGUAGES, TYPES, draw_languages, fold_label, generate, make_document, make_vendor
 from extraction_assets.demo.vendors.__main__ import main
+from extraction_assets.demonstration import VENDORS
 from extraction_assets.errors import InputError
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import load_settings, recommendation_warnings
@@ -186,11 +187,13 @@ def test_settings_of_the_demo_home_load_without_warnings_and_fit_its_pages(many)
     for document in many:
         for width, height in document.page_sizes:
             grid = settings.render.budget.for_page(width, height)
-            assert (grid.width, grid.height, grid.limited) == (width, height, False)
+            assert not grid.limited
+            assert grid.width == pytest.approx(width * settings.render.dpi / 72, abs=32)
+            assert grid.height == pytest.approx(height * settings.render.dpi / 72, abs=32)
 
 
-def test_held_out_vendors_are_in_a_set_of_six(tmp_path):
-    made = generate(tmp_path, seed=9, vendors=6, documents_per_vendor=1)
+def test_held_out_vendors_are_among_the_demos(tmp_path):
+    made = generate(tmp_path, seed=9, vendors=VENDORS, documents_per_vendor=1)
     held_out = set(load_settings(DEMO / "settings.yaml").splits.held_out_vendors)
     vendors = {f"{kind}/{vendor}" for kind, vendor in made.vendors}
     assert held_out < vendors
