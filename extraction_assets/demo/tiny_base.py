@@ -45,7 +45,7 @@ _SIZES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "demo": {
         "tokenizer": {"vocab_size": 370},
-        "text": {"hidden": 256, "intermediate": 768, "layers": 5, "heads": 8, "kv_heads": 8, "head_dim": 32, "mrope": [6, 5, 5]},
+        "text": {"hidden": 256, "intermediate": 512, "layers": 8, "heads": 8, "kv_heads": 8, "head_dim": 32, "mrope": [6, 5, 5]},
         "vision": {"hidden": 192, "intermediate": 768, "depth": 5, "heads": 6, "deepstack": [1, 2, 3], "positions": 256},
     },
 }

@@ -93,6 +93,8 @@ def add_lora(base: Base, settings: TrainingSettings, seed: int) -> PeftModel:
         r=settings.r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
         target_modules=TARGETS[settings.targets],
         task_type="CAUSAL_LM",
         bias="none",

@@ -90,7 +90,13 @@ class ModelShape(Record):
         sides = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)  # in + out of q, o and of k, v
         if settings.targets == "attention+mlp":
             sides += 3 * (self.hidden + self.intermediate)
-        return self.layers * settings.r * sides
+        magnitudes = self._adapted_outputs(settings) if settings.dora else 0
+        return self.layers * (settings.r * sides + magnitudes)
+
+    def _adapted_outputs(self, settings: TrainingSettings) -> int:
+        """outputs of a layer's adapted linears, all together"""
+        attention = self.query + 2 * self.key_value + self.hidden
+        return attention + (2 * self.intermediate + self.hidden if settings.targets == "attention+mlp" else 0)
 
     # --- FLOPs --------------------------------------------------------------------------------------------------------------
 
@@ -131,6 +137,8 @@ class ModelShape(Record):
         kept += dtype_bytes * 7 * settings.r
         dropped = (3 * h + q + 2 * h + i if settings.targets == "attention+mlp" else 3 * h + q) if settings.dropout else 0
         kept += (dtype_bytes + 1) * dropped  # each adapter drops its own copy of its input
+        if settings.dora:  # what it scales: the base's output, and the sum
+            kept += 2 * dtype_bytes * self._adapted_outputs(settings)
         head = response_tokens * self.vocabulary * (2 * dtype_bytes + 8)  # logits, their float32 copy, and both gradients
         patches = visual_tokens * self.merge
         pixels = patches * self.patch_values * 4

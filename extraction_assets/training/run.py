@@ -163,7 +163,8 @@ def validate(run: Run) -> float:
 def _loss(run: Run, model: torch.nn.Module, pack: Pack) -> torch.Tensor:
     device = run.accelerator.device.type
     # float32 adapters beside bfloat16 weights: autocast multiplies in bfloat16, peft must not lift the activations to float32 first
-    half = device == "cuda" and torch.cuda.is_bf16_supported()
+    precision = run.job.settings.precision
+    half = precision == "bfloat16" or (precision == "auto" and device == "cuda" and torch.cuda.is_bf16_supported())
     with torch.autocast(device, torch.bfloat16, enabled=half), disable_input_dtype_casting(run.adapter, active=half):
         return response_loss(model, pack)
 

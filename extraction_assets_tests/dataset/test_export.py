@@ -308,6 +308,16 @@ def test_qlora_is_carried_over(dataset: Dataset) -> None:
         dataset.export("qwen", training=settings)
 
 
+@pytest.mark.parametrize("variant", ["rslora", "dora"])
+def test_variants_of_lora_are_carried_over(dataset: Dataset, variant: str) -> None:
+    settings = SETTINGS.model_copy(update={variant: True})
+    for name in ("llamafactory", "swift", "trl"):
+        given = arguments(dataset.export(name, training=settings))
+        assert {key: given[key] for key in ("use_rslora", "use_dora")} == {"use_rslora": variant == "rslora", "use_dora": variant == "dora"}
+    with pytest.raises(InputError, match=f"training.{variant}: found true; expected false: qwen-vl-finetune has plain LoRA"):
+        dataset.export("qwen", training=settings)
+
+
 @pytest.mark.parametrize(("change", "message"), [({"alpha": 24.5}, "a whole number"), ({"shuffle_targets": True}, "a control run")])
 def test_settings_that_no_other_trainer_follows_are_refused(dataset: Dataset, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

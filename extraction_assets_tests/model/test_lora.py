@@ -87,10 +87,12 @@ def test_the_common_skip_list_would_quantize_the_vision_tower_and_is_caught(base
         add_lora(base, settings, seed=1)
 
 
-def test_a_saved_adapter_loads_back_bit_for_bit_and_in_plain_peft(base_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [{}, {"rslora": True}, {"dora": True}], ids=["plain", "rslora", "dora"])
+def test_a_saved_adapter_loads_back_bit_for_bit_and_in_plain_peft(base_folder: Path, tmp_path: Path, variant: dict[str, bool]) -> None:
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
 
-    settings = TrainingSettings(r=4)
+    settings = TrainingSettings(r=4, **variant)  # type: ignore[arg-type]
     model = add_lora(_fresh(base_folder, settings), settings, seed=1)
     _shake(model)
     save_adapter(model, tmp_path)
@@ -98,6 +100,9 @@ def test_a_saved_adapter_loads_back_bit_for_bit_and_in_plain_peft(base_folder: P
     load_adapter_weights(again, tmp_path)
     plain = PeftModel.from_pretrained(load_base(base_folder, dtype=torch.float32).model, str(tmp_path))
     wanted = _adapter(model)
+    assert any("magnitude" in name for name in wanted) == settings.dora
+    scaling = {module.scaling["default"] for module in plain.modules() if isinstance(module, LoraLayer)}
+    assert scaling == {32 / 4**0.5 if settings.rslora else 32 / 4}
     for other in (_adapter(again), _adapter(plain)):
         assert wanted.keys() == other.keys()
         assert all(torch.equal(wanted[name], other[name]) for name in wanted)
@@ -114,7 +119,7 @@ def test_equal_adapters_are_equal_bytes_and_name_no_path(base_folder: Path, tmp_
 
 
 def _adapter(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p for name, p in model.named_parameters() if re.search(r"\.lora_[AB]\.", name)}
+    return {name: p for name, p in model.named_parameters() if re.search(r"\.lora_(A|B|magnitude_vector)\.", name)}
 
 
 def _shake(model: nn.Module) -> None:

@@ -84,9 +84,10 @@ def test_an_empty_val_split_is_a_plan_without_validation(data: Data, tmp_path: P
     assert plan_training(data.train, tmp_path / "val.jsonl", data.base, SETTINGS).val is None
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("targets", ["attention", "attention+mlp"])
-def test_parameter_formulas_are_exact(base_folder: Path, targets: str) -> None:
-    settings = TrainingSettings(r=4, targets=targets)  # type: ignore[arg-type]
+def test_parameter_formulas_are_exact(base_folder: Path, targets: str, dora: bool) -> None:
+    settings = TrainingSettings(r=4, targets=targets, dora=dora)  # type: ignore[arg-type]
     base = load_base(base_folder, dtype=torch.float32)
     audit = audit_lora(add_lora(base, settings, seed=0))
     shape = ModelShape.of(base.format)

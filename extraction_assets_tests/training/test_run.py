@@ -97,10 +97,26 @@ def test_packs_and_accumulation_change_the_loss_curve_by_rounding_only(data: Dat
         job = data.job(tmp_path / str(micro_batch), settings)
         assert job.plan.accumulation == accumulation
         run.train(job)
-        state = json.loads((Path(job.work) / "checkpoints" / "step-00000005" / "state.json").read_text())
-        curves.append(state["losses"])
+        curves.append(_losses(job))
     for other in curves[1:]:
         assert other == pytest.approx(curves[0], rel=1e-5)
+
+
+def test_bfloat16_is_a_setting_and_stays_close_to_float32(data: Data, tmp_path: Path) -> None:
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        settings = SETTINGS.model_copy(update={"precision": precision, "dropout": 0.0, "max_steps": 5})
+        job = data.job(tmp_path / precision, settings)
+        run.train(job)
+        curves[precision] = _losses(job)
+    assert curves["bfloat16"] != curves["float32"]
+    assert curves["bfloat16"] == pytest.approx(curves["float32"], rel=0.02)
+
+
+def _losses(job: TrainingJob) -> list[float]:
+    state = json.loads((Path(job.work) / "checkpoints" / f"step-{job.plan.steps:08d}" / "state.json").read_text())
+    losses: list[float] = state["losses"]
+    return losses
 
 
 @pytest.mark.slow

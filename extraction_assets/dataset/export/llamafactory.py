@@ -75,6 +75,8 @@ def _config(run: TrainingRun) -> str:
                 "lora_rank": run.training.r,
                 "lora_alpha": run.alpha,
                 "lora_dropout": run.training.dropout,
+                "use_rslora": run.training.rslora,
+                "use_dora": run.training.dora,
                 "lora_target": ",".join(run.target_modules),
                 "freeze_vision_tower": True,
                 "freeze_multi_modal_projector": True,

@@ -53,6 +53,8 @@ def _files(run: TrainingRun) -> Mapping[str, str]:
                 "lora_rank": run.training.r,
                 "lora_alpha": run.alpha,
                 "lora_dropout": run.training.dropout,
+                "use_rslora": run.training.rslora,
+                "use_dora": run.training.dora,
                 "target_modules": list(run.target_modules),
                 "freeze_llm": False,
                 "freeze_vit": True,

@@ -58,6 +58,8 @@ def _files(run: TrainingRun) -> Mapping[str, str]:
                 "lora_r": run.training.r,
                 "lora_alpha": run.alpha,
                 "lora_dropout": run.training.dropout,
+                "use_rslora": run.training.rslora,
+                "use_dora": run.training.dora,
                 "lora_target_modules": list(run.target_modules),
                 **(quantized if run.qlora else {}),
             },

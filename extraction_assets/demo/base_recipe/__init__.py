@@ -3,11 +3,12 @@
     python -m extraction_assets.demo.base_recipe --work RUN --out data/base_models/tiny-qwen3-vl
     python -m extraction_assets.demo.base_recipe --work RUN --out FOLDER --scale 8 --workers 14     (a GPU)
 
-RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Five stages:
+RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Six stages:
 
     small_glyphs   the vision tower, and the merger behind it, name the character in each 4 x 8 px slot of dense small print (8.5 to 14 px)
     glyphs         the same at the sizes of the pages to come (11.3 to 18.7 px: 8.5 to 14 pt at 96 dpi)
-    words          the language model, with the tower at rest, reads one to four lines: transcripts and labelled values
+    lines          the language model, with the tower at rest, writes down lines of print, one to four at a time
+    words          labelled values of one to four lines, and transcripts among them
     crops          up to ten lines: labelled values, tables
     pages          whole documents of 352 x 256 to 416 x 608 px among crops; the tower learns on, slowly
 

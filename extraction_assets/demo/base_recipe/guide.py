@@ -4,10 +4,11 @@ What a page prints, and where, is known. At each token of an answer that is read
 the three steps that a small model is slowest to find by itself:
 
     look      heads of LOOK_LAYERS attend to the visual token in which the next character stands (attention supervision)
-    contents  after CONTENTS_LAYER the state can name every character of that visual token: the tower's slots, fetched whole
-    slot      after SLOT_LAYER it knows in which of the visual token's slots the next character stands
+    contents  after them the state can name every character of that visual token: the tower's slots, fetched whole
+    slot      after SLOT_LAYERS it knows in which of the visual token's slots the next character stands
 
-What is left to the answer's own loss is to pick that slot's character.
+twice over: the second look can start from where the first one found the characters before (a token sees what the tokens before it
+found one layer below, never on its own layer). What is left to the answer's own loss is to pick that slot's character.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from extraction_assets.demo.base_recipe.reading_batches import ReadingBatch
 from extraction_assets.demo.base_recipe.vision import GlyphHeads
 from extraction_assets.demo.base_recipe.words import CHARACTERS
 
-LOOK_LAYERS = (2, 3)
-CONTENTS_LAYER = 2
-SLOT_LAYER = 3
+LOOK_LAYERS = (2, 5)
+SLOT_LAYERS = (3, 6)
+WATCHED_LAYERS = (*LOOK_LAYERS, *SLOT_LAYERS)
 LOOK_WEIGHT, CONTENTS_WEIGHT, SLOT_WEIGHT = 0.1, 0.2, 0.2
 TOKEN_SLOTS = 4 * SLOTS
 _BLANK_WEIGHT = 0.2
-_CONTENTS_OF = 4
+_CONTENTS_OF = 8
 """contents are asked of every so many-th place: naming 32 slots each costs as much as a layer"""
 
 
@@ -42,10 +43,11 @@ class GuideHeads(nn.Module):
     def __init__(self, text_hidden: int, width: int = 40) -> None:
         super().__init__()
         self.width = width
-        self.contents_norm, self.slot_norm = nn.LayerNorm(text_hidden), nn.LayerNorm(text_hidden)
-        self.contents = nn.Linear(text_hidden, TOKEN_SLOTS * width)
+        self.contents = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(text_hidden), nn.Linear(text_hidden, TOKEN_SLOTS * width)) for _ in LOOK_LAYERS
+        )
         self.name = nn.Linear(width, len(CHARACTERS) + 1)
-        self.slot = nn.Linear(text_hidden, TOKEN_SLOTS)
+        self.slots = nn.ModuleList(nn.Sequential(nn.LayerNorm(text_hidden), nn.Linear(text_hidden, TOKEN_SLOTS)) for _ in SLOT_LAYERS)
         weights = torch.ones(len(CHARACTERS) + 1)
         weights[0] = _BLANK_WEIGHT
         self.register_buffer("class_weights", weights, persistent=False)
@@ -65,8 +67,9 @@ def start_reading(model: Any, glyph_heads: GlyphHeads, guide_heads: GuideHeads) 
                 attention = model.model.language_model.layers[layer].self_attn
                 torch.nn.init.eye_(attention.v_proj.weight)
                 torch.nn.init.eye_(attention.o_proj.weight)
-    guide_heads.contents_norm.load_state_dict(glyph_heads.merged_norm.state_dict())
-    guide_heads.contents.load_state_dict(glyph_heads.merged.state_dict())
+    for contents in guide_heads.contents:
+        contents[0].load_state_dict(glyph_heads.merged_norm.state_dict())
+        contents[1].load_state_dict(glyph_heads.merged.state_dict())
     guide_heads.name.load_state_dict(glyph_heads.merged_name.state_dict())
 
 
@@ -85,8 +88,10 @@ def guide(heads: GuideHeads, batch: ReadingBatch, attention: dict[int, Tensor], 
     page, place = torch.from_numpy(batch.looking).to(device).unbind(1)
     sources = torch.from_numpy(batch.sources).to(device)
     image = slice(batch.before, batch.before + sources.shape[1])
-    for layer, weights in attention.items():
-        share = (weights[page, :, place, image].float() * sources[:, None]).sum(-1)
+    for layer in LOOK_LAYERS:
+        if layer not in attention:
+            continue
+        share = (attention[layer][page, :, place, image].float() * sources[:, None]).sum(-1)
         loss = loss - LOOK_WEIGHT * share.clamp_min(1e-5).log().mean()
         facts[f"looks_{layer}"] = float(share.detach().mean())
     slots = torch.from_numpy(batch.slots).to(device).long()
@@ -94,15 +99,16 @@ def guide(heads: GuideHeads, batch: ReadingBatch, attention: dict[int, Tensor], 
     if not exact.any():
         return Guided(loss, facts)
     page, place, slots = page[exact], place[exact], slots[exact]
-    if CONTENTS_LAYER in states:
-        cells = torch.from_numpy(batch.cells).to(device).long()[exact][::_CONTENTS_OF]
-        state = states[CONTENTS_LAYER][page[::_CONTENTS_OF], place[::_CONTENTS_OF]]
-        codes = heads.contents(heads.contents_norm(state)).view(-1, heads.width)
-        named, wanted = heads.name(codes).float(), cells.flatten()
-        loss = loss + CONTENTS_WEIGHT * functional.cross_entropy(named, wanted, heads.class_weights, ignore_index=IGNORE)
-        facts["contents"] = float((named.argmax(-1) == wanted)[wanted > 0].float().mean())
-    if SLOT_LAYER in states:
-        found = heads.slot(heads.slot_norm(states[SLOT_LAYER][page, place])).float()
-        loss = loss + SLOT_WEIGHT * functional.cross_entropy(found, slots)
-        facts["slot"] = float((found.argmax(-1) == slots).float().mean())
+    some = slice(None, None, _CONTENTS_OF)
+    wanted = torch.from_numpy(batch.cells).to(device).long()[exact][some].flatten()
+    for layer, contents in zip(LOOK_LAYERS, heads.contents, strict=True):
+        if layer in states:
+            named = heads.name(contents(states[layer][page[some], place[some]]).view(-1, heads.width)).float()
+            loss = loss + CONTENTS_WEIGHT * functional.cross_entropy(named, wanted, heads.class_weights, ignore_index=IGNORE)
+            facts[f"contents_{layer}"] = float((named.argmax(-1) == wanted)[wanted > 0].float().mean())
+    for layer, slot in zip(SLOT_LAYERS, heads.slots, strict=True):
+        if layer in states:
+            found = slot(states[layer][page, place]).float()
+            loss = loss + SLOT_WEIGHT * functional.cross_entropy(found, slots)
+            facts[f"slot_{layer}"] = float((found.argmax(-1) == slots).float().mean())
     return Guided(loss, facts)

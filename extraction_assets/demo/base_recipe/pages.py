@@ -22,6 +22,7 @@ ROW_KEYS = ("line_items", "items", "entries", "positions", "list", "lines", "par
 SENDER_KEYS = ("sender", "company", "issued_by", "supplier_name", "from_name", "house")
 Asked = tuple[str, Value | list[Value] | None]
 """a key and what the page shows for it"""
+LINES_INSTRUCTION = "Lines"
 READ_KEYS = ("text_lines", "all_lines", "read_lines")
 
 
@@ -36,6 +37,17 @@ class Example:
     """compact JSON"""
     sources: list[NDArray[np.float32] | None]
     """for each character of `answer`: the (n, 2) points of the page (px) that it is read from; None outside string values"""
+
+
+def lines_example(rng: random.Random, width: int, height: int) -> Example:
+    """A line or more, and all of it is to be read: nearly every token of the answer is a character of the page."""
+    while True:
+        canvas = Canvas(width, height)
+        flow = Flow(canvas, draw_hand(rng), rng.uniform(1, 16), width - 1, rng.uniform(1, 8), height - 1)
+        lines = set_lines(flow, [_line(rng, flow) for _ in range(rng.choice([1, 2, 9]))])
+        if lines:
+            spelled = json.dumps([line.canonical for line in lines], separators=(",", ":"), ensure_ascii=False)
+            return _rendered(canvas, rng, LINES_INSTRUCTION, spelled, lines)
 
 
 def crop_example(rng: random.Random, width: int, height: int) -> Example:
@@ -156,11 +168,15 @@ def _finish(canvas: Canvas, rng: random.Random, asked: list[Asked], table: Table
         answer[row_key] = []
     if not names:
         names, answer = ["nothing_here"], {"nothing_here": None}
+    spelled = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
+    return _rendered(canvas, rng, f"Extract as JSON: {', '.join(names)}", spelled, shown)
+
+
+def _rendered(canvas: Canvas, rng: random.Random, instruction: str, answer: str, shown: list[Value]) -> Example:
     picture = canvas.render()
     if rng.random() < 0.35:
         picture = scanned(picture, rng)
-    spelled = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
-    return Example(picture.pixels, picture.glyphs, f"Extract as JSON: {', '.join(names)}", spelled, _sources(spelled, shown, picture))
+    return Example(picture.pixels, picture.glyphs, instruction, answer, _sources(answer, shown, picture))
 
 
 def _spelled(value: Value | list[Value] | None) -> str | list[str] | None:

@@ -6,13 +6,14 @@ import functools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from extraction_assets.demo.base_recipe.glyph_cells import SLOTS, cell_classes, slot_of
-from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example, string_values
+from extraction_assets.demo.base_recipe.pages import Example, crop_example, lines_example, page_example, string_values
 
 NOT_SCORED = -100
 MOST_ANSWER_TOKENS = 560
@@ -23,10 +24,13 @@ class PageSize:
     width: int
     """px, multiples of 32"""
     height: int
-    whole: bool
-    """a document; else a crop of a few lines"""
+    shows: Literal["lines", "crop", "page"]
+    """loose lines; a crop of a few lines, with labels or a table or neither; a document"""
     images: int
     """pages in a batch"""
+
+
+_DRAW: dict[str, Callable[[random.Random, int, int], Example]] = {"lines": lines_example, "crop": crop_example, "page": page_example}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def reading_batches(tokenizer: str, sizes: tuple[PageSize, ...], seed: int, grou
     """One group is `uses` batches of one size, rows of like length together. tokenizer: path of tokenizer.json."""
     rng = random.Random(f"reading:{seed}:{group}")
     size = rng.choice(sizes)
-    draw: Callable[[random.Random, int, int], Example] = page_example if size.whole else crop_example
+    draw = _DRAW[size.shows]
     rows: list[tuple[Example, list[int], list[int]]] = []
     encoder = tokenizer_at(tokenizer)
     while len(rows) < size.images * uses:

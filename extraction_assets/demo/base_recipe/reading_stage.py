@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from extraction_assets.demo.base_recipe.glyph_stage import PLACE_WEIGHT
-from extraction_assets.demo.base_recipe.guide import LOOK_LAYERS, GuideHeads, guide
+from extraction_assets.demo.base_recipe.guide import WATCHED_LAYERS, GuideHeads, guide
 from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageSize, ReadingBatch, reading_batches
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
 from extraction_assets.demo.base_recipe.trainer import Rates
@@ -74,7 +74,9 @@ class ReadingStage:
                 batch = reading_batches(str(self._tokenizer), (size,), HELD_OUT_SEED, 0, 1)[0]
                 _, scores = score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower)
                 facts |= {f"{key}_{size.width}x{size.height}": value for key, value in scores.items()}
-        answers = answer_pages(self._model, tokenizer, torch.from_numpy(batch.pixels).to(self._device), batch.instructions)
+        longest = max(len(tokenizer.encode(answer).ids) for answer in batch.answers) + 8  # a model that rambles must not take minutes
+        pixels = torch.from_numpy(batch.pixels).to(self._device)
+        answers = answer_pages(self._model, tokenizer, pixels, batch.instructions, longest)
         return {**facts, **score_answers(answers, list(batch.answers))}
 
 
@@ -87,7 +89,7 @@ def score_reading(
     wanted = labels[labels != NOT_SCORED]
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
     with torch.autocast(device.type, torch.bfloat16):
-        found = read(model, pixels, ids, positions, batch.before, scored, LOOK_LAYERS, teach_tower)
+        found = read(model, pixels, ids, positions, batch.before, scored, WATCHED_LAYERS, teach_tower)
         guided = guide(guide_heads, batch, found.attention, found.states, device)
     answer = functional.cross_entropy(found.logits.float(), wanted)
     right = found.logits.argmax(-1) == wanted
@@ -123,6 +125,8 @@ def score_answers(answers: list[str], gold: list[str]) -> dict[str, float]:
             found = json.loads(answer)
         except json.JSONDecodeError:
             found = None
+        if isinstance(wanted, list):  # loose lines
+            wanted, found = {"": wanted}, {"": found}
         shaped.append(_same_shape(found, wanted))
         found = found if isinstance(found, dict) else {}
         for key, value in wanted.items():

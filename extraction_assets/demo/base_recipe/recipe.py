@@ -27,6 +27,7 @@ class StepCounts:
 
     small_glyphs: int = 5000
     glyphs: int = 900
+    lines: int = 1500
     words: int = 1200
     crops: int = 2000
     pages: int = 6000
@@ -40,16 +41,23 @@ class StepCounts:
         return {"stages": ", ".join(names), "steps": ", ".join(f"{name} {count}" for name, count in steps.items())}
 
 
-WORDS = (PageSize(160, 32, False, 64), PageSize(256, 32, False, 48), PageSize(192, 64, False, 40), PageSize(256, 64, False, 36))
-CROPS = (PageSize(256, 64, False, 36), PageSize(256, 128, False, 24), PageSize(352, 192, False, 14))
+LINES = (
+    PageSize(128, 32, "lines", 120),
+    PageSize(192, 32, "lines", 90),
+    PageSize(256, 32, "lines", 72),
+    PageSize(192, 64, "lines", 56),
+    PageSize(256, 64, "lines", 44),
+)
+WORDS = (PageSize(160, 32, "crop", 64), PageSize(256, 32, "crop", 48), PageSize(192, 64, "crop", 40), PageSize(256, 64, "crop", 36))
+CROPS = (PageSize(256, 64, "crop", 36), PageSize(256, 128, "crop", 24), PageSize(352, 192, "crop", 14))
 PAGES = (
-    PageSize(256, 128, False, 24),
-    PageSize(352, 192, False, 14),
-    PageSize(352, 256, True, 11),
-    PageSize(352, 416, True, 8),
-    PageSize(384, 480, True, 6),
-    PageSize(416, 448, True, 6),
-    PageSize(416, 608, True, 5),
+    PageSize(256, 128, "crop", 24),
+    PageSize(352, 192, "crop", 14),
+    PageSize(352, 256, "page", 11),
+    PageSize(352, 416, "page", 8),
+    PageSize(384, 480, "page", 6),
+    PageSize(416, 448, "page", 6),
+    PageSize(416, 608, "page", 5),
 )
 
 
@@ -74,39 +82,21 @@ def start_guide(model: Any, seed: int, device: torch.device) -> GuideHeads:
 def stages(
     model: Any, heads: GlyphHeads, guide_heads: GuideHeads, tokenizer: Path, counts: StepCounts, device: torch.device, scale: int = 1
 ) -> list[Stage]:
-    """Letters, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
+    """Letters, then lines of them, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
 
-    def scaled(sizes: tuple[PageSize, ...]) -> tuple[PageSize, ...]:
-        return tuple(replace(size, images=size.images * scale) for size in sizes)
+    at_rest = Rates(muon=4e-3, adam=3e-3, decay=0.05, tower=0)
+
+    def reading(name: str, sizes: tuple[PageSize, ...], steps: int, rates: Rates) -> Stage:
+        scaled = tuple(replace(size, images=size.images * scale) for size in sizes)
+        return ReadingStage(name, model, heads, guide_heads, tokenizer, scaled, steps, rates, device)
 
     return [
         GlyphStage("small_glyphs", model, heads, counts.small_glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.4), device, 0.75, scale),
         GlyphStage("glyphs", model, heads, counts.glyphs, Rates(muon=1e-3, adam=1e-3, decay=0.6), device, 1.0, scale),
-        ReadingStage(
-            "words",
-            model,
-            heads,
-            guide_heads,
-            tokenizer,
-            scaled(WORDS),
-            counts.words,
-            Rates(muon=4e-3, adam=3e-3, decay=0.05, tower=0),
-            device,
-        ),
-        ReadingStage(
-            "crops",
-            model,
-            heads,
-            guide_heads,
-            tokenizer,
-            scaled(CROPS),
-            counts.crops,
-            Rates(muon=4e-3, adam=3e-3, decay=0.05, tower=0),
-            device,
-        ),
-        ReadingStage(
-            "pages", model, heads, guide_heads, tokenizer, scaled(PAGES), counts.pages, Rates(muon=3e-3, adam=2e-3, tower=0.15), device
-        ),
+        reading("lines", LINES, counts.lines, at_rest),
+        reading("words", WORDS, counts.words, at_rest),
+        reading("crops", CROPS, counts.crops, at_rest),
+        reading("pages", PAGES, counts.pages, Rates(muon=3e-3, adam=2e-3, tower=0.15)),
     ]
 
 
@@ -144,7 +134,7 @@ def train(
     first = names.index(position.stage) if position.stage in names else 0
     for number, stage in enumerate(plan[first:], first):
         start = position.step if stage.name == position.stage else 0
-        if stage.name == "words" and start == 0:
+        if stage.name == "lines" and start == 0:
             level_merger(model.model.visual, _a_look(model.model.visual, device))
             start_reading(model, heads, guide_heads)
         if start < stage.steps and not train_stage(stage, parts, work, seed * 100 + number, start, pace):
