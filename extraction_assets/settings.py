@@ -154,6 +154,12 @@ class TrainingSettings(Section):
     """what happens to a longer one: left out, counted and reported, or an error"""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """stop after this many optimizer steps (None: epochs decide)"""
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    """optimizer steps between looks at the val split (None: at the end of each epoch); the last step is always looked at"""
+    keep: Literal["last", "best"] = "last"
+    """which weights the adapter has: those of the last step, or of the validation with the lowest response loss"""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """stop after this many validations in a row that were no better than the best (None: never)"""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """optimizer steps between checkpoints; a killed run resumes at the last one"""
     shuffle_targets: bool = False

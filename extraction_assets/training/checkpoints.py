@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, proven by digests, the last two kept.
+"""Checkpoints: complete or absent, proven by digests, the last two kept, and the one with the lowest validation loss.
 
     checkpoints/step-00000010/   adapter_model.safetensors adapter_config.json optimizer.pt state.json digests.json
 
@@ -14,7 +14,7 @@ import shutil
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -41,12 +41,29 @@ class RunState:
     val_losses: dict[str, float] = field(default_factory=dict)
     """step -> response loss on val"""
 
+    @property
+    def best_step(self) -> int | None:
+        """Step of the lowest response loss on val, the earliest of equals; None before the first validation."""
+        return min((int(step) for step in self.val_losses), key=lambda step: (self.val_losses[str(step)], step), default=None)
 
-def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, optimizer: torch.optim.Optimizer) -> Path:
-    """Write one checkpoint and let go of all but the last two. job: identity of the run."""
+    def kept_step(self, keep: Literal["last", "best"]) -> int:
+        """The step whose weights become the adapter, if the run ends here."""
+        return self.step if keep == "last" or self.best_step is None else self.best_step
+
+    @property
+    def worse_validations(self) -> int:
+        """How many validations have passed since the best one."""
+        best = self.best_step
+        return 0 if best is None else sum(int(step) > best for step in self.val_losses)
+
+
+def save_checkpoint(
+    work: Path, job: str, state: RunState, model: PeftModel, optimizer: torch.optim.Optimizer, keep: Literal["last", "best"] = "last"
+) -> Path:
+    """Write one checkpoint and let go of all but the last two, and of the best where it is to be kept. job: identity of the run."""
     folder = work / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{state.step:08d}"
+    final = _checkpoint(work, state.step)
     temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
         temporary.mkdir()
@@ -64,7 +81,7 @@ def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, opt
         shutil.rmtree(temporary, ignore_errors=True)
         remedy = "Free space or rights, then run again: it resumes"
         raise InputError(str(final), f"cannot be written: {error.strerror or error}", do=remedy) from error
-    _prune(folder)
+    _prune(folder, _checkpoint(work, state.kept_step(keep)))
     return final
 
 
@@ -88,6 +105,22 @@ def load_checkpoint(work: Path, job: str, model: PeftModel, optimizer: torch.opt
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
         return RunState(**values), passed_over
     return RunState(), passed_over
+
+
+def load_weights_of(work: Path, job: str, step: int, model: PeftModel) -> None:
+    """Put the weights of one step's checkpoint into the model. Raises InputError if it is gone or damaged."""
+    folder = _checkpoint(work, step)
+    reason = _distrust(folder)
+    if not reason and json.loads((folder / "state.json").read_text(encoding="utf-8"))["job"] != job:
+        reason = "it belongs to another job"
+    if reason:
+        remedy = "Delete this work folder and train again, or set training.keep: last"
+        raise InputError(str(folder), f"holds the best weights and cannot be used: {reason}", do=remedy)
+    load_adapter_weights(model, folder)
+
+
+def _checkpoint(work: Path, step: int) -> Path:
+    return work / "checkpoints" / f"step-{step:08d}"
 
 
 def sync_folder(folder: Path) -> None:
@@ -123,8 +156,9 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True) if folder.is_dir() else []
 
 
-def _prune(folder: Path) -> None:
+def _prune(folder: Path, best: Path) -> None:
     for old in _newest_first(folder)[KEEP:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != best:
+            shutil.rmtree(old, ignore_errors=True)
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):  # of a killed writer; the run's lock keeps others out
         shutil.rmtree(leftover, ignore_errors=True)

@@ -40,12 +40,15 @@ class AdapterManifest(Record):
     left_out: int
     """over-length training examples"""
     steps: int
+    """optimizer steps taken"""
+    kept_step: int
+    """the step whose weights these are: the last one, or that of the lowest val_loss (settings.keep)"""
     epochs: float
     first_loss: float
     last_loss: float
     """training loss of the first and the last step: mean over the response tokens of its global batch"""
     val_loss: float | None
-    """response loss on val after the last step"""
+    """response loss on val after kept_step"""
     files: dict[str, str]
     """name -> SHA-256 of every other file of the folder"""
 

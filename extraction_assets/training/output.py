@@ -11,7 +11,7 @@ import extraction_assets
 from extraction_assets.errors import InputError
 from extraction_assets.model.lora import save_adapter
 from extraction_assets.store import TEMPORARY_PREFIX
-from extraction_assets.training.checkpoints import sync_entry, sync_folder
+from extraction_assets.training.checkpoints import load_weights_of, sync_entry, sync_folder
 from extraction_assets.training.manifest import MANIFEST, AdapterManifest, code_digest, file_digests, library_versions
 from extraction_assets.training.setup import Run
 
@@ -21,6 +21,9 @@ def write_adapter(run: Run) -> None:
     if not run.accelerator.is_main_process:
         return
     job, plan, state = run.job, run.job.plan, run.state
+    kept = state.kept_step(job.settings.keep)
+    if kept != state.step:
+        load_weights_of(Path(job.work), job.identity, kept, run.adapter)
     output = Path(job.output)
     temporary = output.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     schemas = sorted({example.schema for example, _ in run.train.examples})
@@ -43,10 +46,11 @@ def write_adapter(run: Run) -> None:
             val_examples=plan.val.examples if plan.val else 0,
             left_out=len(plan.train.over_length),
             steps=state.step,
+            kept_step=kept,
             epochs=state.epoch + state.index / len(run.train.ids),
             first_loss=state.losses[0],
             last_loss=state.losses[-1],
-            val_loss=state.val_losses.get(str(state.step)),
+            val_loss=state.val_losses.get(str(kept)),
             files=file_digests(temporary),
         )
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -57,4 +61,4 @@ def write_adapter(run: Run) -> None:
         raise InputError(job.output, f"cannot be written: {error.strerror or error}", do="Free space or rights, then run again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    run.progress.say(f"adapter written to {output}")
+    run.progress.say(f"adapter written to {output}: weights of step {kept}")

@@ -85,7 +85,8 @@ def train(job: TrainingJob, pipes: PipesContext | None = None) -> Path:
 def fit(run: Run) -> None:
     """The steps that are still to do. Each ends with what is due: validation, then a checkpoint that knows of it."""
     job, state, watch = run.job, run.state, ParentWatch()
-    todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, job.plan.steps, state.step))
+    steps = state.step if _out_of_patience(run) else job.plan.steps
+    todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, steps, state.step))
     own = [_own_share(run, batch) for batch in todo]
     packs = run.train.packs(rows for share in own for rows in share)
     for batch, share in zip(todo, own, strict=True):
@@ -106,14 +107,28 @@ def fit(run: Run) -> None:
             )
         )
         last = batch.step == job.plan.steps
-        if (batch.ends_epoch or last) and run.val.ids:
+        every = job.settings.validate_every
+        if run.val.ids and (last or (batch.step % every == 0 if every else batch.ends_epoch)):
             state.val_losses[str(batch.step)] = validate(run)
             run.progress.validation(batch.step, state.val_losses[str(batch.step)])
-        if (last or batch.step % job.settings.checkpoint_every == 0) and run.accelerator.is_main_process:
-            save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer)
+        stops = _out_of_patience(run)
+        best = job.settings.keep == "best" and state.best_step == batch.step
+        if (last or stops or best or batch.step % job.settings.checkpoint_every == 0) and run.accelerator.is_main_process:
+            save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer, job.settings.keep)
         if watch.orphaned():
             raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
+        if stops:
+            count = state.worse_validations
+            run.progress.say(
+                f"stopped after step {batch.step}: {count} validations in a row were no better than that of step {state.best_step}"
+            )
+            break
     packs.close()
+
+
+def _out_of_patience(run: Run) -> bool:
+    patience = run.job.settings.patience
+    return patience is not None and run.state.worse_validations >= patience
 
 
 def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: int) -> tuple[float, float, float]:
@@ -217,7 +232,7 @@ def _lock(work: Path) -> FileLock:
 
 def _result(run: Run) -> dict[str, Any]:
     state = run.state
-    val = state.val_losses.get(str(state.step))
+    val = state.val_losses.get(str(state.kept_step(run.job.settings.keep)))
     return {"adapter": run.job.output, "steps": state.step, "first_loss": state.losses[0], "last_loss": state.losses[-1], "val_loss": val}
 
 

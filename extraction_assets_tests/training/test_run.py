@@ -45,6 +45,35 @@ def test_the_loss_falls(data: Data, tmp_path: Path) -> None:
     assert manifest.val_loss < manifest.first_loss
 
 
+def test_the_best_weights_are_kept_and_a_run_that_gets_no_better_stops(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses on val are put in; what follows from them is the run's own doing."""
+    settings = SETTINGS.model_copy(update={"validate_every": 2, "keep": "best", "patience": 2})
+    stopped = data.job(tmp_path / "stopped", settings)
+    curve = iter([3.0, 1.0, 1.0, 2.0])  # after steps 2, 4, 6, 8 of 9
+    monkeypatch.setattr(run, "validate", lambda _: next(curve))
+    manifest = read_manifest(run.train(stopped))
+    assert (manifest.steps, manifest.kept_step, manifest.val_loss) == (8, 4, 1.0)
+    kept = Path(stopped.work) / "checkpoints"
+    assert sorted(folder.name for folder in kept.iterdir()) == ["step-00000004", "step-00000006", "step-00000008"]
+    weights = (Path(stopped.output) / "adapter_model.safetensors").read_bytes()
+    assert weights == (kept / "step-00000004" / "adapter_model.safetensors").read_bytes()
+
+    shutil.rmtree(stopped.output)  # killed before the adapter was written: it does not train on
+    monkeypatch.setattr(run, "optimizer_step", lambda *_: pytest.fail("a step"))
+    assert (run.train(stopped) / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_best_weights_that_are_damaged_are_never_replaced_silently(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = data.job(tmp_path / "job", SETTINGS.model_copy(update={"validate_every": 2, "keep": "best"}))
+    curve = iter([1.0, 2.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(run, "validate", lambda _: next(curve))
+    run.train(job)
+    shutil.rmtree(job.output)
+    (Path(job.work) / "checkpoints" / "step-00000002" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"step-00000002: holds the best weights and cannot be used: adapter_model.safetensors is damaged"):
+        run.train(job)
+
+
 def test_the_adapter_is_plain_peft_and_its_manifest_says_what_made_it(undisturbed: TrainingJob, data: Data) -> None:
     from peft import PeftModel
 

@@ -40,7 +40,9 @@ def _files(run: TrainingRun) -> Mapping[str, str]:
         raise InputError("training.method", "found qlora", "lora: qwen-vl-finetune has no 4-bit base", "Choose lora, or another format")
     for name in ("rslora", "dora"):
         if getattr(run.training, name):
-            raise InputError(f"training.{name}", "found true", "false: qwen-vl-finetune has plain LoRA", "Set it to false, or choose another format")
+            raise InputError(
+                f"training.{name}", "found true", "false: qwen-vl-finetune has plain LoRA", "Set it to false, or choose another format"
+            )
     return {"train.sh": _shell(run), "train.py": script("qwen_train.py")}
 
 
