@@ -152,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--adapter", type=Path, help="adapter folder (default: the champion)")
     with_json(predict)
 
+    merge = command("merge", _merge, "an adapter merged into the base, for servers that take no adapters; test pages answered by both")
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    merge.add_argument("--adapter", type=Path, help="adapter folder (default: the champion)")
+    merge.add_argument("--pages", type=int, default=32, metavar="N", help="test pages to compare on (default: 32; 0: none)")
+    with_json(merge)
+
     render = command("render", _render, "page images of any PDFs, in the sandbox, outside the graph")
     render.add_argument("files", type=Path, nargs="+", metavar="FILE")
     render.add_argument("--out", type=Path, required=True)
@@ -329,6 +335,20 @@ def _predict(options: Any) -> int | None:
             answer = json.dumps(row["answer"], ensure_ascii=False) if row["answer"] is not None else f"no strict JSON: {row['text']!r}"
             print(f"{row['file']} page {row['page']}: {answer}")
     return _problems(refused)
+
+
+def _merge(options: Any) -> None:
+    from extraction_assets.commands import merge_command
+
+    if options.pages < 0:
+        raise InputError("--pages", f"found {options.pages}", "0 or more")
+    merged = merge_command(Home.open(options.home), options.adapter, options.out, options.pages, say)
+    if options.json:
+        _print_json(merged)
+    else:
+        print(f"{merged['folder']}: base and adapter as one, {merged['weights']} weights changed")
+        print(f"rounding to the base's type took {merged['rounding']:.1%} of the adapter at most (root mean square, worst weight)")
+        print(f"{merged['equal_answers']} of {merged['pages']} test pages have the same answer as with the adapter beside the base")
 
 
 def _render(options: Any) -> None:

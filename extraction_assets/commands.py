@@ -211,6 +211,36 @@ def predict_command(
     return rows, refused
 
 
+def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, say: Say) -> dict[str, Any]:
+    """Merge an adapter (None: the champion) into the home's base, then answer test pages with both and count equal answers.
+
+    A merged weight is rounded to the base's type once more than the adapter beside it, so a few answers may differ.
+    """
+    from extraction_assets.assets.report_source import split_schemas
+    from extraction_assets.inference.answers import Answerer, PagePrompt
+    from extraction_assets.model.base import load_base
+    from extraction_assets.model.examples import read_examples
+    from extraction_assets.model.merging import merge_adapter
+    from extraction_assets.training.adapter import verify_adapter
+
+    settings = home.settings()
+    adapter = adapter or _champion(home, say)
+    if adapter is None:
+        raise InputError("--adapter", "is needed: this home has no champion yet", "an adapter folder")
+    verify_adapter(adapter)
+    merge = merge_adapter(home.base_model(), adapter, out)
+    value = _latest_or_none(home, "test_split")
+    examples = read_examples(home.store.local_path(value["jsonl"], ".jsonl"))[:most_pages] if value else []
+    schemas = split_schemas(home.store, value["jsonl"]) if examples and settings.decoding.constrained else {}
+    prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
+    texts = []
+    for number, (base, beside) in enumerate(((home.base_model(), adapter), (out, None)), 1):
+        bar = terminal_bar(f"answers {number} of 2", "page")
+        texts.append([answer.text for answer in Answerer(load_base(base), beside).answer(prompts, settings.decoding, bar)])
+    equal = sum(one == other for one, other in zip(*texts, strict=True))
+    return {**merge.to_json(), "folder": str(out), "pages": len(prompts), "equal_answers": equal}
+
+
 def _only_type(home: Home) -> str:
     types = home.types()
     if len(types) != 1:

@@ -217,6 +217,21 @@ def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.
         assert (home.landing / document["label_file"]).is_file()
 
 
+@pytest.mark.slow
+def test_merge_answers_test_pages_with_and_without_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = make_home(tmp_path / "home", {"invoice/acme": 5, "invoice/bolt": 5})
+    assert "no champion yet" in refused(capsys, *at(home), "merge", "--out", str(tmp_path / "merged"))
+    assert run(capsys, *at(home), "update", "--to", "lora_adapter", "--to", "test_split")[0] == 0
+    (adapter,) = (path.parent for path in (home.root / "store").rglob("adapter_model.safetensors") if "checkpoints" not in path.parts)
+    given = ("--adapter", str(adapter), "--out", str(tmp_path / "merged"))
+    code, out, _ = run(capsys, *at(home), "merge", *given, "--pages", "2", "--json")
+    assert code == 0
+    merged = json.loads(out)
+    assert merged["pages"] == merged["equal_answers"] == 2
+    assert (tmp_path / "merged" / "merge.json").is_file()
+    assert "exists already" in refused(capsys, *at(home), "merge", *given)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 @pytest.mark.parametrize("free_kilobytes", [40, 400, 900])
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, free_kilobytes: int) -> None:

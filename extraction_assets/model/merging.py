@@ -1,0 +1,151 @@
+"""An adapter merged into its base: a checkpoint folder that loads without peft, for servers that take no adapters.
+
+Merged file by file from the base's own safetensors, never from a loaded or a 4-bit model: each adapted weight is read, the adapter's
+share is added in float32, and the sum is rounded once to the type that the base is stored in. Memory: one file of the base.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extraction_assets.errors import InputError
+from extraction_assets.model.base import base_digest, base_folder
+from extraction_assets.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from extraction_assets.store import TEMPORARY_PREFIX, digest_folder, write_atomically
+
+MERGE_FILE = "merge.json"
+_PREFIX = "base_model.model."
+_PLAIN = {"bias": "none", "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "use_qalora": False}
+"""settings of peft under which a weight's share is what `_share` computes; an absent one has this value"""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What merging did."""
+
+    folder: Path
+    base_digest: str
+    adapter_digest: str
+    weights: int
+    """linears that changed"""
+    rounding: float
+    """what rounding to the base's type took from the adapter: root mean square of the error over that of the adapter's share, worst linear"""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"base": self.base_digest, "adapter": self.adapter_digest, "weights": self.weights, "rounding": self.rounding}
+
+
+def merge_adapter(base: str | Path, adapter: Path, out: Path) -> Merge:
+    """Write base + adapter to the folder `out`: complete or absent.
+
+    base: folder or hub name, in full precision. adapter: a peft LoRA folder (plain, rsLoRA or DoRA).
+    Raises InputError: `out` exists, the adapter is another kind or does not fit, a file cannot be read or written.
+    """
+    if out.exists():
+        raise InputError(str(out), "exists already", do="Name a new folder")
+    source = base_folder(base)
+    adapters = _read_adapter(adapter)
+    half = out.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    todo, worst = set(adapters), 0.0
+    try:
+        half.mkdir(parents=True)
+        for file in sorted(source.iterdir()):
+            if file.suffix == ".safetensors":
+                worst = max(worst, _merge_file(file, half / file.name, adapters, todo))
+            elif file.is_file() and not file.name.startswith("."):
+                shutil.copyfile(file, half / file.name)
+        if todo:
+            raise InputError(str(adapter), f"adapts {min(todo)}, which {source} does not have", do="Name the base it was trained on")
+        merge = Merge(out, base_digest(base), digest_folder(adapter), len(adapters), worst)
+        write_atomically(half / MERGE_FILE, (json.dumps(merge.to_json(), indent=2) + "\n").encode())
+        os.replace(half, out)
+    except OSError as error:
+        raise InputError(str(out), f"cannot be written: {error.strerror or error}", do="Free space or rights, then merge again") from error
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return merge
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """Of one linear: weight (out, in) becomes weight + scaling * up @ down, its rows then scaled to `magnitude` (DoRA)."""
+
+    down: Tensor
+    up: Tensor
+    scaling: float
+    magnitude: Tensor | None
+
+    def merged(self, weight: Tensor) -> Tensor:
+        """float32."""
+        summed = weight.float() + self.scaling * (self.up @ self.down)
+        return summed if self.magnitude is None else (self.magnitude / summed.norm(dim=1)).unsqueeze(1) * summed
+
+
+def _merge_file(source: Path, target: Path, adapters: Mapping[str, _Adapter], todo: set[str]) -> float:
+    """One file of weights; strikes what it merged off `todo`. Returns the worst share lost to rounding."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    worst = 0.0
+    try:
+        with safe_open(source, "pt") as file:
+            names, metadata = list(file.keys()), file.metadata()
+            if not adapters.keys() & set(names):
+                shutil.copyfile(source, target)
+                return worst
+            tensors = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise InputError(str(source), f"cannot be read: {error}", do="Restore the base") from None
+    for name in adapters.keys() & set(names):
+        weight, adapter = tensors[name], adapters[name]
+        shape = (adapter.up.shape[0], adapter.down.shape[1])
+        if weight.shape != shape:
+            found = f"{name} is {tuple(weight.shape)}, its adapter {shape}"
+            raise InputError(str(source), found, do="Merge into the base that the adapter was trained on, not a 4-bit copy of it")
+        exact = adapter.merged(weight)
+        rounded = exact.to(weight.dtype)
+        share = (exact - weight.float()).norm()
+        if share > 0:
+            worst = max(worst, float((rounded.float() - exact).norm() / share))
+        tensors[name] = rounded
+        todo.discard(name)
+    save_file(tensors, target, metadata)
+    return worst
+
+
+def _read_adapter(folder: Path) -> dict[str, _Adapter]:
+    """By the name of the weight in the base's files."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(str(folder), f"cannot be read as an adapter: {error}", "a peft LoRA adapter's folder") from None
+    for name, plain in _PLAIN.items():
+        if config.get(name, plain) not in (plain, None):
+            raise InputError(str(folder / ADAPTER_CONFIG), f"{name} is {config[name]}", f"{plain}: no other kind of adapter can be merged")
+    r, alpha = config["r"], config["lora_alpha"]
+    scaling = alpha / (r**0.5 if config.get("use_rslora") else r)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        parts.setdefault(f"{module}.weight", {})[part] = tensor.float()
+    adapters: dict[str, _Adapter] = {}
+    for name, found in parts.items():
+        wanted = {"lora_A", "lora_B", *(["lora_magnitude_vector"] if config.get("use_dora") else [])}
+        if found.keys() != wanted:
+            raise InputError(str(folder / ADAPTER_WEIGHTS), f"{name} has {', '.join(sorted(found))}", ", ".join(sorted(wanted)))
+        adapters[name] = _Adapter(found["lora_A"], found["lora_B"], scaling, found.get("lora_magnitude_vector"))
+    return adapters
