@@ -229,15 +229,19 @@ def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, 
         raise InputError("--adapter", "is needed: this home has no champion yet", "an adapter folder")
     verify_adapter(adapter)
     merge = merge_adapter(home.base_model(), adapter, out)
-    value = _latest_or_none(home, "test_split")
-    examples = read_examples(home.store.local_path(value["jsonl"], ".jsonl"))[:most_pages] if value else []
-    schemas = split_schemas(home.store, value["jsonl"]) if examples and settings.decoding.constrained else {}
-    prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
-    texts = []
-    for number, (base, beside) in enumerate(((home.base_model(), adapter), (out, None)), 1):
-        bar = terminal_bar(f"answers {number} of 2", "page")
-        texts.append([answer.text for answer in Answerer(load_base(base), beside).answer(prompts, settings.decoding, bar)])
-    equal = sum(one == other for one, other in zip(*texts, strict=True))
+    prompts: list[PagePrompt] = []
+    if most_pages:
+        split = latest(home, "test_split")["jsonl"]
+        schemas = split_schemas(home.store, split) if settings.decoding.constrained else {}
+        examples = read_examples(home.store.local_path(split, ".jsonl"))[:most_pages]
+        prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
+
+    def answers(of: str, answerer: Answerer) -> list[str]:
+        return [answer.text for answer in answerer.answer(prompts, settings.decoding, terminal_bar(of, "page"))]
+
+    beside = answers("with the adapter", Answerer(load_base(home.base_model()), adapter))
+    merged = answers("merged", Answerer(load_base(out)))
+    equal = sum(one == other for one, other in zip(beside, merged, strict=True))
     return {**merge.to_json(), "folder": str(out), "pages": len(prompts), "equal_answers": equal}
 
 
