@@ -68,8 +68,9 @@ def start_reading(model: Any, glyph_heads: GlyphHeads, guide_heads: GuideHeads) 
                 torch.nn.init.eye_(attention.v_proj.weight)
                 torch.nn.init.eye_(attention.o_proj.weight)
     for contents in guide_heads.contents:
-        contents[0].load_state_dict(glyph_heads.merged_norm.state_dict())
-        contents[1].load_state_dict(glyph_heads.merged.state_dict())
+        norm, linear = contents.children()
+        norm.load_state_dict(glyph_heads.merged_norm.state_dict())
+        linear.load_state_dict(glyph_heads.merged.state_dict())
     guide_heads.name.load_state_dict(glyph_heads.merged_name.state_dict())
 
 
