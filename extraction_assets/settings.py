@@ -145,6 +145,8 @@ class TrainingSettings(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """what forward and backward passes compute in; the adapter itself is float32. auto: bfloat16 on a GPU that has it, else float32.
     bfloat16 on a CPU takes less than half the time where the CPU has AVX512_BF16 or AMX, more than float32's where it has not"""
+    recompute: Literal["none", "mlp", "layers"] = "none"
+    """activations that are computed again in the backward pass instead of kept: of each MLP, or of each whole layer. Same numbers"""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

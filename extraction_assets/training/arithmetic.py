@@ -2,7 +2,7 @@
 
 Counted are matrix products and attention (2 FLOPs a multiply-add). The base is frozen, so its backward pass computes gradients of
 activations only, as many FLOPs as its forward pass; the vision tower has no backward pass at all. Saved activations are what
-autograd keeps on stock transformers with flash or sdpa attention, without recompute (checked against 9.5 GiB measured for a
+autograd keeps on stock transformers with flash or sdpa attention (without recompute checked against 9.5 GiB measured for a
 page of 1,500 tokens at 8B).
 """
 
@@ -118,7 +118,8 @@ class ModelShape(Record):
         backward = 2.0 * self.language_linears * tokens + 2 * self._attention_flops(tokens)
         adapters = 3 * 2.0 * self.adapter_parameters(settings) * tokens
         head = 2 * 2.0 * self.vocabulary * self.hidden * response_tokens
-        return self.vision_flops(visual_tokens) + forward + backward + adapters + head
+        again = {"none": 0.0, "mlp": 2.0 * self.layers * 3 * self.hidden * self.intermediate * tokens, "layers": forward}
+        return self.vision_flops(visual_tokens) + forward + backward + adapters + head + again[settings.recompute]
 
     def _attention_flops(self, tokens: int) -> float:
         return self.layers * 2.0 * self.query * tokens * tokens  # causal: half of 4 n^2
@@ -131,14 +132,26 @@ class ModelShape(Record):
         """Peak of one pack: all its tokens, and of them response and visual ones. Attention within pages adds nothing that grows faster."""
         linear_bytes = NF4_BYTES if settings.method == "qlora" else dtype_bytes
         h, q, kv, i = self.hidden, self.query, self.key_value, self.intermediate
-        # in the weights' dtype: two norms' outputs, q, k, v, attention's output, gate, act(gate), up, their product
-        kept = dtype_bytes * (2 * h + 2 * q + 2 * kv + 4 * i)
-        kept += 4 * (2 * h + q + kv)  # RMSNorms keep their float32 input
-        kept += dtype_bytes * 7 * settings.r
-        dropped = (3 * h + q + 2 * h + i if settings.targets == "attention+mlp" else 3 * h + q) if settings.dropout else 0
-        kept += (dtype_bytes + 1) * dropped  # each adapter drops its own copy of its input
+        adapts_mlp = settings.targets == "attention+mlp"
+        # in the weights' dtype: two norms' outputs, q, k, v, attention's output; gate, act(gate), up, their product
+        attention, mlp = dtype_bytes * (2 * h + 2 * q + 2 * kv), dtype_bytes * 4 * i
+        if not adapts_mlp:  # frozen linears need no inputs: neither that product nor the norm's output
+            mlp -= dtype_bytes * (i + h)
+        attention += 4 * (2 * h + q + kv)  # RMSNorms keep their float32 input
+        attention += dtype_bytes * 4 * settings.r
+        mlp += dtype_bytes * 3 * settings.r if adapts_mlp else 0
+        if settings.dropout:  # each adapter drops its own copy of its input
+            attention += (dtype_bytes + 1) * (3 * h + q)
+            mlp += (dtype_bytes + 1) * (2 * h + i) if adapts_mlp else 0
         if settings.dora:  # what it scales: the base's output, and the sum
-            kept += 2 * dtype_bytes * self._adapted_outputs(settings)
+            attention += 2 * dtype_bytes * (q + 2 * kv + h)
+            mlp += 2 * dtype_bytes * (2 * i + h) if adapts_mlp else 0
+        # kept in every layer, and for the one layer that is being computed again
+        kept, once = {
+            "none": (attention + mlp, 0),
+            "mlp": (attention, mlp),
+            "layers": (dtype_bytes * h, attention + mlp),
+        }[settings.recompute]
         head = response_tokens * self.vocabulary * (2 * dtype_bytes + 8)  # logits, their float32 copy, and both gradients
         patches = visual_tokens * self.merge
         pixels = patches * self.patch_values * 4
@@ -146,7 +159,7 @@ class ModelShape(Record):
         return MemoryEstimate(
             weights=round(self.language_linears * linear_bytes + self.other_parameters * dtype_bytes),
             adapters=self.adapter_parameters(settings) * _ADAPTER_BYTES,
-            activations=tokens * self.layers * kept,
+            activations=tokens * (self.layers * kept + once),
             head=head,
             pixels=pixels + tower,
         )

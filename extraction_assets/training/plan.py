@@ -16,6 +16,7 @@ from extraction_assets.errors import InputError
 from extraction_assets.model.base import BaseFormat, load_base_format
 from extraction_assets.model.encoding import PageEncoder, TextEncoding
 from extraction_assets.model.examples import Example, read_examples
+from extraction_assets.model.recompute import LEVELS
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.store import digest_file
 from extraction_assets.training.arithmetic import MemoryEstimate, ModelShape
@@ -265,13 +266,19 @@ def _peak(plan: TrainingPlan, settings: TrainingSettings, packing: Packing, mach
 
 def _advice(plan: TrainingPlan, machine: Machine, memory: MemoryEstimate) -> str:
     over = f"needs {memory.peak / 1e9:.1f} GB of {machine.memory / 1e9:.1f} GB"
-    for method in dict.fromkeys((plan.settings.method, "qlora")):
-        settings = plan.settings.model_copy(update={"method": method})
-        for packing in (plan.packing, *plan.smaller):
-            if _peak(plan, settings, packing, machine).peak <= machine.memory:
-                changes = [packing.setting] if packing is not plan.packing else []
-                changes += [f"training.method: {method}"] if method != plan.settings.method else []
-                return f"{over}; set {' and '.join(changes)}"
+    asked = plan.settings
+    # cheapest first: smaller packs cost next to nothing, recompute costs time, four bits cost time and a little accuracy
+    for method in dict.fromkeys((asked.method, "qlora")):
+        for recompute in LEVELS[LEVELS.index(asked.recompute) :]:
+            settings = asked.model_copy(update={"method": method, "recompute": recompute})
+            for packing in (plan.packing, *plan.smaller):
+                if _peak(plan, settings, packing, machine).peak <= machine.memory:
+                    changes = [packing.setting] if packing is not plan.packing else []
+                    changes += [f"training.recompute: {recompute}"] if recompute != asked.recompute else []
+                    changes += [f"training.method: {method}"] if method != asked.method else []
+                    return f"{over}; set {' and '.join(changes)}"
     smallest = (plan.packing, *plan.smaller)[-1]
-    least = _peak(plan, plan.settings.model_copy(update={"method": "qlora"}), smallest, machine).peak / 1e9
-    return f"{over}; even QLoRA with {smallest.setting} needs {least:.1f} GB: lower render.max_visual_tokens or take a larger GPU"
+    tightest = asked.model_copy(update={"method": "qlora", "recompute": LEVELS[-1]})
+    least = _peak(plan, tightest, smallest, machine).peak / 1e9
+    what = f"QLoRA with {smallest.setting} and training.recompute: {LEVELS[-1]}"
+    return f"{over}; even {what} needs {least:.1f} GB: lower render.max_visual_tokens or take a larger GPU"

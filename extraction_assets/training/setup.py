@@ -15,6 +15,7 @@ from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config
+from extraction_assets.model.recompute import recompute_in_backward
 from extraction_assets.store import digest_file
 from extraction_assets.training.checkpoints import RunState, load_checkpoint
 from extraction_assets.training.feed import Feed
@@ -63,6 +64,7 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
 
     model = add_lora(base, job.settings, job.seed)
     audit = audit_lora(model)
+    recompute_in_backward(model, job.settings.recompute)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=job.settings.weight_decay)
     state, passed_over = load_checkpoint(Path(job.work), job.identity, model, optimizer)

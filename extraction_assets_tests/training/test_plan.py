@@ -13,6 +13,7 @@ from extraction_assets.model.base import load_base, load_base_format
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.examples import read_examples
 from extraction_assets.model.lora import add_lora, audit_lora
+from extraction_assets.model.recompute import LEVELS
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.training.arithmetic import ModelShape
 from extraction_assets.training.machines import Machine, machine_named
@@ -124,7 +125,20 @@ def test_a_plan_that_cannot_fit_says_what_to_change_and_that_change_fits(data: D
     assert changed.packing == plan.smaller[0]
     assert estimate(changed, small).fits
     hopeless = estimate(plan, Machine("none", 1000, 1e12, 0.4, 2))
-    assert "even QLoRA with training.micro_batch: 1" in hopeless.advice
+    assert "even QLoRA with training.micro_batch: 1 and training.recompute: layers" in hopeless.advice
+
+
+def test_recompute_is_advised_before_four_bits_and_where_packs_cannot_shrink(data: Data) -> None:
+    plan = plan_training(data.train, data.val, data.base, SETTINGS.model_copy(update={"micro_batch": 1}))
+    need = {
+        level: plan_training(data.train, data.val, data.base, plan.settings.model_copy(update={"recompute": level})) for level in LEVELS
+    }
+    peaks = {level: estimate(other, machine_named("H100")).memory.peak for level, other in need.items()}
+    assert peaks["none"] > peaks["mlp"] > peaks["layers"]
+    assert need["none"].flops < need["mlp"].flops < need["layers"].flops
+    for level in ("mlp", "layers"):
+        advice = estimate(plan, Machine("small", peaks[level], 1e12, 0.4, 2)).advice
+        assert advice.endswith(f"set training.recompute: {level}")
 
 
 def test_packs_of_the_plan_are_those_of_the_run(data: Data, encoder: PageEncoder, tmp_path: Path) -> None:

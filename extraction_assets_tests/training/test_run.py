@@ -14,6 +14,7 @@ import torch
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.base import load_base
+from extraction_assets.model.recompute import LEVELS
 from extraction_assets.store import digest_folder
 from extraction_assets.training import run
 from extraction_assets.training.adapter import read_manifest, verify_adapter
@@ -140,6 +141,16 @@ def test_bfloat16_is_a_setting_and_stays_close_to_float32(data: Data, tmp_path: 
         curves[precision] = _losses(job)
     assert curves["bfloat16"] != curves["float32"]
     assert curves["bfloat16"] == pytest.approx(curves["float32"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_recompute_changes_memory_and_no_number(data: Data, tmp_path: Path) -> None:
+    """With dropout: random numbers are drawn again as they were."""
+    ends = {}
+    for level in LEVELS:
+        job = data.job(tmp_path / level, SETTINGS.model_copy(update={"recompute": level, "dropout": 0.1, "max_steps": 4}))
+        ends[level] = ((run.train(job) / "adapter_model.safetensors").read_bytes(), _losses(job))
+    assert ends["none"] == ends["mlp"] == ends["layers"]
 
 
 def _losses(job: TrainingJob) -> list[float]:
