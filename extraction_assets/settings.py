@@ -130,6 +130,8 @@ class TrainingSettings(Section):
     r: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0, le=1024)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    start: Literal["base", "champion"] = "base"
+    """weights that a run starts from. champion: where it fits these settings and has learnt from no document of the test split; else the base"""
     rslora: bool = False
     """scale adapters by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023)"""
     dora: bool = False

@@ -22,11 +22,12 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         "everything below follows the plan, so the nightly gate stands here alone.",
         owners=OWNERS,
         kinds={"json"},
-        code_version="2",
+        code_version="3",
     )
     def training_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         from extraction_assets.training.plan import plan_training  # torch: `status` and the dataset do without it
         from extraction_assets.training.plan_card import plan_card
+        from extraction_assets.training.warm_start import warm_start
 
         run = Materialization(context, home)
         settings = TrainingSettings.from_json(run.read("training_settings"))
@@ -41,13 +42,18 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             context.log.warning(
                 f"example {example.id} has a target of {example.target_tokens} tokens, more than training.max_target_tokens: it is left out whole"
             )
+        base = run.read("base_model")["base_digest"]
+        # the champion is what the gate has decided so far: state of the home, not an input (that edge would close a circle)
+        champion = (run.record.latest_value("champion_adapter") or {}).get("adapter")
+        start, why = warm_start(run.store, champion, settings, base, digests["test"])
         value = {
             "plan": plan.model_dump(mode="json"),
+            "start": start,
             "splits": digests,
             "targets": run.read("example_index")["targets"],
-            "base": run.read("base_model")["base_digest"],
+            "base": base,
         }
-        return run.finish(value, {"plan": dg.MetadataValue.md(plan_card(plan)), "steps": plan.steps})
+        return run.finish(value, {"plan": dg.MetadataValue.md(plan_card(plan)), "steps": plan.steps, "starts_from": why})
 
     @dg.asset(
         group_name="training",
@@ -76,6 +82,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             work=run.store.local_root / "work",
             plan=plan,
             base_digest=planned["base"],
+            start=run.store.folder(planned["start"]) if planned["start"] else None,
         )
         adapter = job.identity
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})

@@ -17,6 +17,7 @@ from extraction_assets.record import Record
 from extraction_assets.store import digest_file
 from extraction_assets.training.adapter import read_manifest
 from extraction_assets.training.manifest import MANIFEST
+from extraction_assets.training.warm_start import ancestry
 
 MIN_DIGITS = 6
 """a digest may be shortened to this many characters"""
@@ -98,16 +99,18 @@ def _adapter(record: Record, wanted: str) -> Chain | None:
     for role, digest in candidates:
         if not digest.startswith(wanted):
             continue
-        manifest = json.loads((record.home.store.folder(digest) / "manifest.json").read_text())
         chain = Chain(role, digest)
-        chain.links.append(("base model", f"{manifest['base']} {manifest['base_digest']}"))
-        records = []
-        for split in ("train", "val"):
-            jsonl = manifest[f"{split}_digest"]
-            chain.links.append((f"{split} split", jsonl))
-            records += list(_records(record, jsonl))
+        records: dict[str, dict[str, Any]] = {}
+        for manifest in ancestry(record.home.store, digest):
+            if manifest.start is None:
+                chain.links.append(("base model", f"{manifest.base} {manifest.base_digest}"))
+            for split, jsonl in (("train", manifest.train_digest), ("val", manifest.val_digest)):
+                chain.links.append((f"{split} split", jsonl))
+                records |= {row["id"]: row for row in _records(record, jsonl)}
+            if manifest.start is not None:
+                chain.links.append(("weights of adapter", manifest.start))
         chain.links.append(("examples", str(len(records))))
-        chain.documents = _documents(record, records)
+        chain.documents = _documents(record, list(records.values()))
         return chain
     return None
 

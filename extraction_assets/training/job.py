@@ -13,10 +13,11 @@ from extraction_assets.errors import InputError
 from extraction_assets.model.base import base_digest as digest_of_base
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.store import digest_file, digest_of, write_atomically
+from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.order import run_seed
 from extraction_assets.training.plan import TrainingPlan, plan_training
 
-_PLACES = {"train", "val", "base", "work", "output", "threads"}
+_PLACES = {"train", "val", "base", "start", "work", "output", "threads"}
 
 
 class TrainingJob(Record):
@@ -31,6 +32,10 @@ class TrainingJob(Record):
     base: str
     """folder or hub name"""
     base_digest: str
+    start: str | None
+    """folder of the adapter whose weights the run starts from; None: fresh ones"""
+    start_digest: str | None
+    """identity of the job that made it"""
     settings: TrainingSettings
     plan: TrainingPlan
     seed: int
@@ -58,10 +63,11 @@ def make_job(
     plan: TrainingPlan | None = None,
     base_digest: str | None = None,
     threads: int | None = None,
+    start: Path | None = None,
 ) -> TrainingJob:
     """Plan a run (unless `plan` is given) and fix everything about it. Raises InputError as plan_training does.
 
-    output: default work/adapter. threads: default all cores.
+    output: default work/adapter. threads: default all cores. start: an adapter folder to go on from.
     """
     plan = plan or plan_training(train_jsonl, val_jsonl, base, settings)
     train_digest, val_digest = digest_file(train_jsonl), digest_file(val_jsonl)
@@ -72,6 +78,8 @@ def make_job(
         val_digest=val_digest,
         base=str(Path(base).absolute()) if Path(base).is_dir() else str(base),
         base_digest=base_digest or digest_of_base(base),
+        start=str(start.absolute()) if start else None,
+        start_digest=verify_adapter(start).job if start else None,
         settings=settings,
         plan=plan,
         seed=run_seed(settings.seed, train_digest),

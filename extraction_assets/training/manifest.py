@@ -27,6 +27,8 @@ class AdapterManifest(Record):
     base_digest: str
     train_digest: str
     val_digest: str
+    start: str | None = None
+    """identity of the job whose adapter it started from; None: fresh weights"""
     schemas: tuple[str, ...]
     """digests of the target schemas its examples follow"""
     settings: TrainingSettings

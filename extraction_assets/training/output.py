@@ -36,6 +36,7 @@ def write_adapter(run: Run) -> None:
             base_digest=job.base_digest,
             train_digest=job.train_digest,
             val_digest=job.val_digest,
+            start=job.start_digest,
             schemas=tuple(schemas),
             settings=job.settings,
             code_version=extraction_assets.__version__,

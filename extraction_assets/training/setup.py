@@ -14,9 +14,10 @@ from extraction_assets.errors import InputError
 from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
-from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config
+from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.recompute import recompute_in_backward
 from extraction_assets.store import digest_file
+from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.checkpoints import RunState, load_checkpoint
 from extraction_assets.training.feed import Feed
 from extraction_assets.training.job import TrainingJob
@@ -64,6 +65,8 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
 
     model = add_lora(base, job.settings, job.seed)
     audit = audit_lora(model)
+    if job.start is not None:
+        load_adapter_weights(model, Path(job.start))
     recompute_in_backward(model, job.settings.recompute)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=job.settings.weight_decay)
@@ -87,5 +90,7 @@ def _require_unchanged(job: TrainingJob) -> None:
             raise InputError(path, "no such split", do="Materialize the splits first")
         if digest_file(path) != digest:
             raise InputError(path, "has changed since the job was made", f"digest {digest[:12]}...", "Make a new job")
+    if job.start is not None and (start := verify_adapter(Path(job.start)).job) != job.start_digest:
+        raise InputError(job.start, f"is the adapter {start[:12]}", f"{str(job.start_digest)[:12]} as the job says", "Make a new job")
     if (found := base_digest(job.base)) != job.base_digest:
         raise InputError(job.base, f"the base model is {found[:24]}", f"{job.base_digest[:24]} as the job says", "Make a new job")

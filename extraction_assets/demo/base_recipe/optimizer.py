@@ -57,8 +57,12 @@ class Optimizers:
         return {name: optimizer.state_dict() for name, optimizer in self._each.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The moments as saved, the rates as given to this object."""
         for name, optimizer in self._each.items():
+            rates = [group["rate"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state[name])
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["rate"] = rate
 
 
 def rate_shape(step: int, steps: int, warmup: int = 100, decay: float = 0.3) -> float:

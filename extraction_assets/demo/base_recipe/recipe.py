@@ -95,8 +95,8 @@ def stages(
         GlyphStage("glyphs", model, heads, counts.glyphs, Rates(muon=1e-3, adam=1e-3, decay=0.6), device, 1.0, scale),
         reading("lines", LINES, counts.lines, at_rest),
         reading("words", WORDS, counts.words, at_rest),
-        reading("crops", CROPS, counts.crops, at_rest),
-        reading("pages", PAGES, counts.pages, Rates(muon=3e-3, adam=2e-3, tower=0.15)),
+        reading("crops", CROPS, counts.crops, replace(at_rest, muon=2e-3, adam=1.5e-3)),
+        reading("pages", PAGES, counts.pages, Rates(muon=2e-3, adam=1.5e-3, tower=0.15)),
     ]
 
 
