@@ -134,7 +134,7 @@ def test_watched_attention_is_what_the_layer_used(model: Any, tokenizer_file: Pa
 
 def test_a_stage_that_leaves_the_tower_alone_changes_no_weight_of_it(tmp_path: Path) -> None:
     before, _ = start_model(1, "test", CPU)
-    after = run(tmp_path, counts=StepCounts(0, 0, 2, 0, 0, 0))
+    after = run(tmp_path, counts=StepCounts(0, 0, 2, 0, 0, 0, 0))
     same = {name for name, value in before.state_dict().items() if torch.equal(value, after.state_dict()[name])}
     tower = {name for name in before.state_dict() if "visual." in name}
     assert tower - same <= {"model.visual.merger.linear_fc2.weight", "model.visual.merger.linear_fc2.bias"}  # levelled once
@@ -185,7 +185,7 @@ def run(work: Path, stop_after: int | None = None, counts: StepCounts | None = N
         return stop_after is not None and len(calls) >= stop_after
 
     pace = Pace(log_every=1, evaluate_every=10_000, stop=stop)
-    model, _, _ = train(work, 1, "test", counts or StepCounts(3, 1, 1, 1, 1, 1), pace, CPU)
+    model, _, _ = train(work, 1, "test", counts or StepCounts(3, 1, 1, 1, 1, 1, 1), pace, CPU)
     return model
 
 
@@ -200,7 +200,7 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_loss_falls_in_the_glyph_stage(tmp_path: Path) -> None:
-    run(tmp_path, counts=StepCounts(40, 0, 0, 0, 0, 0))
+    run(tmp_path, counts=StepCounts(40, 0, 0, 0, 0, 0, 0))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if not line.get("evaluation")]
     assert sum(losses[-3:]) / 3 < sum(losses[:3]) / 3 - 1
@@ -208,11 +208,11 @@ def test_the_loss_falls_in_the_glyph_stage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_ends_as_a_folder_that_loads_with_a_card_of_measured_figures(tmp_path: Path) -> None:
-    run(tmp_path / "run", counts=StepCounts(0, 1, 1, 0, 0, 0))
+    run(tmp_path / "run", counts=StepCounts(0, 1, 1, 0, 0, 0, 0))
     model, heads, position = restore(tmp_path / "run", 1, "test", CPU)
     export(model, heads, tmp_path / "out", "test")
     measures = measure(tmp_path / "out", 5, 2, CPU)
-    write_card(tmp_path / "out", {**measures, "run_seed": 1, **StepCounts(0, 1, 1, 0, 0, 0).walked(position)})
+    write_card(tmp_path / "out", {**measures, "run_seed": 1, **StepCounts(0, 1, 1, 0, 0, 0, 0).walked(position)})
     loaded = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.to(torch.bfloat16))
     assert load_heads(tmp_path / "out", 64, 64).patch.weight.shape == heads.patch.weight.shape

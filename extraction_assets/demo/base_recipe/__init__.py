@@ -3,14 +3,15 @@
     python -m extraction_assets.demo.base_recipe --work RUN --out data/base_models/tiny-qwen3-vl
     python -m extraction_assets.demo.base_recipe --work RUN --out FOLDER --scale 8 --workers 14     (a GPU)
 
-RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Six stages:
+RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Seven stages:
 
     small_glyphs   the vision tower, and the merger behind it, name the character in each 4 x 8 px slot of dense small print (8.5 to 14 px)
     glyphs         the same at the sizes of the pages to come (11.3 to 18.7 px: 8.5 to 14 pt at 96 dpi)
     lines          the language model, with the tower at rest, writes down lines of print, one to four at a time
     words          labelled values of one to four lines, and transcripts among them
     crops          up to ten lines: labelled values, tables
-    pages          whole documents of 352 x 256 to 416 x 608 px among crops; the tower learns on, slowly
+    pages          whole documents of 256 x 192 to 416 x 608 px among crops
+    finish         the same, and the tower learns on, slowly
 
 End to end from scratch the model learns the JSON and not the letters; with the glyph stages first it learns to read. In the reading
 stages some attention heads are shown where on the page the next token stands (attention supervision). Pages are PDFs drawn and

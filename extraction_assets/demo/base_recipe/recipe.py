@@ -31,6 +31,7 @@ class StepCounts:
     words: int = 1200
     crops: int = 2000
     pages: int = 6000
+    finish: int = 1000
 
     def walked(self, position: Position) -> dict[str, str]:
         """Stages and steps behind a run that stands at `position`, in words for the model card."""
@@ -53,7 +54,9 @@ CROPS = (PageSize(256, 64, "crop", 36), PageSize(256, 128, "crop", 24), PageSize
 PAGES = (
     PageSize(256, 128, "crop", 24),
     PageSize(352, 192, "crop", 14),
+    PageSize(256, 192, "page", 18),
     PageSize(352, 256, "page", 11),
+    PageSize(320, 352, "page", 10),
     PageSize(352, 416, "page", 8),
     PageSize(384, 480, "page", 6),
     PageSize(416, 448, "page", 6),
@@ -96,7 +99,8 @@ def stages(
         reading("lines", LINES, counts.lines, at_rest),
         reading("words", WORDS, counts.words, at_rest),
         reading("crops", CROPS, counts.crops, replace(at_rest, muon=2e-3, adam=1.5e-3)),
-        reading("pages", PAGES, counts.pages, Rates(muon=2e-3, adam=1.5e-3, tower=0.15)),
+        reading("pages", PAGES, counts.pages, replace(at_rest, muon=2e-3, adam=1.5e-3, decay=0.2)),
+        reading("finish", PAGES, counts.finish, Rates(muon=1e-3, adam=1e-3, decay=0.6, tower=0.3)),
     ]
 
 
