@@ -168,6 +168,10 @@ def _parser() -> argparse.ArgumentParser:
     lineage.add_argument("what", metavar="DIGEST-OR-PATH")
     with_json(lineage)
 
+    check = command("check", _check, "read the whole store: is everything there, and as its digest says?")
+    check.add_argument("--repair", action="store_true", help="remove what is damaged and the values that need it: update makes them again")
+    with_json(check)
+
     ui = command("ui", _ui, "open Dagster on this home: the graph, its runs, the sensor and the nightly schedule")
     ui.add_argument("--port", type=int, default=3000)
 
@@ -349,6 +353,30 @@ def _merge(options: Any) -> None:
         print(f"{merged['folder']}: base and adapter as one, {merged['weights']} weights changed")
         print(f"rounding to the base's type took {merged['rounding']:.1%} of the adapter at most (root mean square, worst weight)")
         print(f"{merged['equal_answers']} of {merged['pages']} test pages have the same answer as with the adapter beside the base")
+
+
+def _check(options: Any) -> int | None:
+    from extraction_assets.commands import check_command
+
+    home = Home.open(options.home)
+    check, stale = check_command(home, options.repair, say)
+    if options.json:
+        _print_json({**check.as_json(), "repaired": options.repair, "stale": stale})
+    else:
+        for finding in check.findings:
+            print(f"{finding.path}: {finding.problem} ({', '.join(finding.assets) or 'needed by no latest value'})")
+        print(
+            f"{check.objects} objects and {check.folders} adapters, {check.bytes / 1e6:,.1f} MB: "
+            f"{len(check.findings)} damaged or missing, {len(check.leftovers)} leftovers of killed writers"
+        )
+    if not check.findings:
+        return None
+    if not options.repair:
+        return _bad_input(
+            f"{home.root / 'store'}: {len(check.findings)} things are damaged or missing. Run `check --repair`, then `update`"
+        )
+    say(f"removed; stale now: {', '.join(stale) or 'nothing'}. Run `extraction --home {home.root} update`")
+    return None
 
 
 def _render(options: Any) -> None:

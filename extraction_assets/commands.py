@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from extraction_assets.automation.instance import open_instance
 from extraction_assets.automation.lineage import Chain, trace
 from extraction_assets.automation.staleness import Planner, Status
+from extraction_assets.automation.store_check import StoreCheck, check_store, repair_store
 from extraction_assets.automation.update import Walk, home_lock, update
 from extraction_assets.definitions import build_definitions
 from extraction_assets.documents.ingest import IngestReport, ingest
@@ -18,7 +19,7 @@ from extraction_assets.errors import InputError
 from extraction_assets.home import Home, chat_record_schema_path
 from extraction_assets.observation import Observation
 from extraction_assets.progress import terminal_bar
-from extraction_assets.record import Record
+from extraction_assets.record import Record, Shape
 from extraction_assets.settings import RenderSettings, recommendation_warnings
 
 if TYPE_CHECKING:
@@ -148,6 +149,15 @@ def plan_command(home: Home, gpu: str | None) -> tuple[dict[str, Any], str]:
 def lineage_command(home: Home, what: str) -> Chain:
     with open_instance(home) as instance:
         return trace(Record(instance, home), what)
+
+
+def check_command(home: Home, repair: bool, say: Say) -> tuple[StoreCheck, list[str]]:
+    """(what the store holds and lacks; the assets that a repair made stale)."""
+    with home_lock(home, say), open_instance(home) as instance:
+        record = Record(instance, home)
+        shape = Shape.of(build_definitions(home).resolve_asset_graph())
+        check = check_store(record, shape, terminal_bar("check", "object"))
+        return check, repair_store(record, shape, check) if repair else []
 
 
 def render_command(home_folder: Path, files: Sequence[Path], out: Path, dpi: float | None) -> list[dict[str, Any]]:

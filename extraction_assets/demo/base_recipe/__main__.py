@@ -21,7 +21,11 @@ def main() -> None:
     parser.add_argument("--preset", choices=("test", "demo"), default="demo")
     parser.add_argument("--minutes", type=float, help="save and stop after this long; 0: only write --out")
     parser.add_argument(
-        "--steps", type=int, nargs=7, metavar=("SMALL_GLYPHS", "GLYPHS", "LINES", "WORDS", "CROPS", "PAGES", "FINISH"), help="steps of the stages"
+        "--steps",
+        type=int,
+        nargs=7,
+        metavar=("SMALL_GLYPHS", "GLYPHS", "LINES", "WORDS", "CROPS", "PAGES", "FINISH"),
+        help="steps of the stages",
     )
     parser.add_argument("--measure-pages", type=int, default=48, help="pages per size behind the model card's figures")
     parser.add_argument("--threads", type=int, default=2)

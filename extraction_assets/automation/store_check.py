@@ -1,0 +1,156 @@
+"""`extraction check`: does the store hold what its names say, and all that the latest values point to?
+
+A digest is only compared with the bytes when they are read, so a bad disk shows late, and a file that someone deleted later still. This
+reads everything. Repair means: what is damaged is removed, and so are the values that point to it or to what is missing. A value that is
+gone makes its asset stale, and `update` makes it again: from the same inputs the same bytes, so nothing below runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extraction_assets.documents.records import EXTENSIONS
+from extraction_assets.errors import InputError
+from extraction_assets.record import Record, Shape, label
+from extraction_assets.store import TEMPORARY_PREFIX, Store, digest_file
+from extraction_assets.training.adapter import verify_adapter
+from extraction_assets.training.manifest import MANIFEST
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    path: Path
+    problem: str
+    assets: tuple[str, ...]
+    """whose latest values need it; none: only earlier ones did"""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "problem": self.problem, "assets": list(self.assets)}
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    objects: int
+    folders: int
+    """adapters"""
+    bytes: int
+    findings: tuple[Finding, ...]
+    leftovers: tuple[Path, ...]
+    """temporary files of writers that were killed; nothing ever reads them"""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "objects": self.objects,
+            "folders": self.folders,
+            "bytes": self.bytes,
+            "findings": [finding.as_json() for finding in self.findings],
+            "leftovers": [str(path) for path in self.leftovers],
+        }
+
+
+def check_store(record: Record, shape: Shape, progress: Callable[[int, int], None] | None = None) -> StoreCheck:
+    """Read every object and adapter of the home's store. Changes nothing. Raises InputError where the store is not a local folder."""
+    store = record.home.store
+    root = store.local_root
+    files = sorted(path for path in (root / "objects").glob("*/*") if not path.name.startswith(TEMPORARY_PREFIX))
+    problems: dict[Path, str] = {}
+    size = 0
+    for number, path in enumerate(files, 1):
+        try:
+            size += path.stat().st_size
+            if digest_file(path) != path.stem:
+                problems[path] = "does not hold what its name says"
+        except OSError as error:
+            problems[path] = f"cannot be read: {error.strerror or error}"
+        if progress:
+            progress(number, len(files))
+    adapters = sorted(path.parent for path in (root / "folders").glob(f"*/{MANIFEST}"))
+    for folder in adapters:
+        try:
+            verify_adapter(folder)
+        except InputError as error:
+            problems[folder] = str(error).removeprefix(f"{folder}/")
+    users = _users(record, shape, problems)
+    problems |= {path: "is missing" for path in users if path not in problems}
+    findings = tuple(Finding(path, problem, tuple(users.get(path, ()))) for path, problem in sorted(problems.items()))
+    leftovers = tuple(sorted(root.glob(f"*/**/{TEMPORARY_PREFIX}*")))
+    return StoreCheck(len(files), len(adapters), size, findings, leftovers)
+
+
+def repair_store(record: Record, shape: Shape, check: StoreCheck) -> list[str]:
+    """Remove what is damaged and the values that need it; returns the assets that are stale now. Call under the home's lock."""
+    stale: list[str] = []
+    for finding in check.findings:
+        _remove(finding.path)
+        stale += finding.assets
+    for path in check.leftovers:
+        _remove(path)
+    for asset, partition, version in _latest(record, shape):
+        if label(asset, partition) in stale:
+            _remove(_object(record.home.store, version, ".json"))
+    return sorted(set(stale))
+
+
+def _users(record: Record, shape: Shape, problems: dict[Path, str]) -> dict[Path, list[str]]:
+    """Of every path that is damaged or missing: the assets whose latest values need it."""
+    store = record.home.store
+    users: dict[Path, list[str]] = {}
+    for asset, partition, version in _latest(record, shape):
+        own = _object(store, version, ".json")
+        needed = {own}
+        if own.is_file() and own not in problems:
+            needed |= set(_needs(asset, store.read_json(version), store))
+        for path in needed:
+            if path in problems or not path.exists():
+                users.setdefault(path, []).append(label(asset, partition))
+    return users
+
+
+def _latest(record: Record, shape: Shape) -> Iterator[tuple[str, str | None, str]]:
+    for asset in shape.parents:
+        for partition, version in record.latest_versions(asset, asset in shape.partitioned).items():
+            yield asset, partition, version
+
+
+def _needs(asset: str, value: Any, store: Store) -> Iterator[Path]:
+    """What a value of this asset points to in the store."""
+    if asset == "raw_documents":
+        for row in value["documents"]:
+            yield _object(store, row["document"], EXTENSIONS[row["media"]])
+    elif asset == "page_images":
+        for page in value["pages"]:
+            yield _object(store, page["image"], ".png")
+            if page["text"] is not None:
+                yield _object(store, page["text"], ".json")
+    elif asset == "hard_negatives":
+        for one in value["negatives"]:
+            yield _object(store, one["image"], ".png")
+    elif asset == "example_index":
+        yield _object(store, value["index"], ".jsonl")
+    elif asset in ("train_split", "val_split", "test_split"):
+        yield _object(store, value["jsonl"], ".jsonl")
+    elif asset == "predictions":
+        for answers in value["answers"].values():
+            for digest in answers.values():
+                yield _object(store, digest, ".jsonl")
+    elif asset in ("lora_adapter", "champion_adapter") and value["adapter"]:
+        yield store.folder_path(value["adapter"])
+
+
+def _object(store: Store, digest: str, extension: str) -> Path:
+    return store.local_root / "objects" / digest[:2] / f"{digest}{extension}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
