@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that render pages ahead")
     parser.add_argument("--scale", type=int, default=1, help="times as many pages in a batch; a GPU wants 8 or more")
+    parser.add_argument("--eager", action="store_true", help="without torch.compile: slower, for machines without a C++ compiler")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda where there is one")
     arguments = parser.parse_args()
     # threads that share their cores with other work must sleep at barriers, not spin; read when torch loads
@@ -52,7 +53,7 @@ def main() -> None:
     if arguments.minutes != 0:
         deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes else None
         pace = Pace(deadline=deadline, stop=lambda: bool(asked), workers=arguments.workers)
-        train(arguments.work, arguments.seed, arguments.preset, counts, pace, device, arguments.scale)
+        train(arguments.work, arguments.seed, arguments.preset, counts, pace, device, arguments.scale, not arguments.eager)
     if arguments.out:
         model, heads, position = restore(arguments.work, arguments.seed, arguments.preset, torch.device("cpu"))
         export(model, heads, arguments.out, arguments.preset)

@@ -6,21 +6,19 @@ causal attention spelled out: on a CPU the fused kernel's backward pass is slowe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import functools
+import shutil
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AttentionInterface
+from torch import Tensor
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 
 from extraction_assets.demo.base_recipe.reading_batches import prompt
 from extraction_assets.demo.base_recipe.vision import Seen, patches_of, see
-
-_CAUSAL = "spelled_out_causal"
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,11 @@ def read(
     scored: Tensor,
     watched_layers: Collection[int] = (),
     teach_tower: bool = True,
+    compiled: bool = False,
 ) -> Read:
     """pixels (pages, h, w, 3) uint8; ids (pages, n); positions (3, pages, n); scored (pages, n) bool: whose logits to give.
 
-    before: tokens ahead of the image; teach_tower: should gradients reach the vision tower?
+    before: tokens ahead of the image; teach_tower: should gradients reach the vision tower? compiled: see _fused.
     """
     pages, height, width, _ = pixels.shape
     with torch.set_grad_enabled(teach_tower and torch.is_grad_enabled()):
@@ -56,59 +55,44 @@ def read(
     image = slice(before, before + visual.shape[1])
     words = language.embed_tokens(ids)
     hidden = torch.cat([words[:, :before], visual.to(words.dtype), words[:, image.stop :]], dim=1)
-    turned = language.rotary_emb(hidden, positions)
+    cos, sin = language.rotary_emb(hidden, positions)
+    run = _fused(compiled)
     attention: dict[int, Tensor] = {}
     states: dict[int, Tensor] = {}
-    with _causal_attention(language):
-        for number, layer in enumerate(language.layers):
-            weights: list[Tensor] = []
-            watch = {"attention_log": weights} if number in watched_layers else {}
-            hidden = layer(hidden, position_embeddings=turned, attention_mask=None, **watch)
-            if number in watched_layers:
-                attention[number], states[number] = weights[0], hidden
-            if number < len(seen.deepstack):
-                more = seen.deepstack[number].view(pages, -1, hidden.shape[-1]).to(hidden.dtype)
-                hidden = torch.cat([hidden[:, :before], hidden[:, image] + more, hidden[:, image.stop :]], dim=1)
+    for number, layer in enumerate(language.layers):
+        hidden, weights = run(layer, hidden, cos, sin)
+        if number in watched_layers:
+            attention[number], states[number] = weights[:, :, 0], hidden
+        if number < len(seen.deepstack):
+            more = seen.deepstack[number].view(pages, -1, hidden.shape[-1]).to(hidden.dtype)
+            hidden = torch.cat([hidden[:, :before], hidden[:, image] + more, hidden[:, image.stop :]], dim=1)
     return Read(model.lm_head(language.norm(hidden[scored])), seen, attention, states)
 
 
-@contextmanager
-def _causal_attention(language: Any) -> Iterator[None]:
-    stock = language.config._attn_implementation
-    language.config._attn_implementation = _CAUSAL
-    try:
-        yield
-    finally:
-        language.config._attn_implementation = stock
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    attention_log: list[Tensor] | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """query (pages, heads, n, d), key and value (pages, groups, n, d) -> (pages, n, heads, d). Adds to attention_log as in `Read`."""
-    pages, heads, length, width = query.shape
+def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """One language layer: hidden (pages, n, hidden) after it, and its attention weights, (pages, key-value heads, queries of each, n, n)."""
+    attention = layer.self_attn
+    pages, length, _ = hidden.shape
+    normed = layer.input_layernorm(hidden)
+    heads = (pages, length, -1, attention.head_dim)
+    query = attention.q_norm(attention.q_proj(normed).view(heads)).transpose(1, 2)
+    key = attention.k_norm(attention.k_proj(normed).view(heads)).transpose(1, 2)
+    value = attention.v_proj(normed).view(heads).transpose(1, 2)
+    query, key = apply_rotary_pos_emb(query, key, cos, sin)
     groups = key.shape[1]
-    if query.is_cuda and attention_log is None:
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-        return mixed.transpose(1, 2).contiguous(), None
-    grouped = (query * scaling).reshape(pages, groups, heads // groups * length, width)
-    scores = torch.matmul(grouped, key.transpose(2, 3)).view(pages, groups, heads // groups, length, length)
-    ahead = torch.full((length, length), float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
-    weights = (scores + ahead).softmax(-1).to(value.dtype)
-    if attention_log is not None:
-        attention_log.append(weights[:, :, 0])
-    mixed = torch.matmul(weights.view(pages, groups, -1, length), value).view(pages, heads, length, width)
-    return mixed.transpose(1, 2).contiguous(), None
+    grouped = (query * attention.scaling).reshape(pages, groups, -1, attention.head_dim)
+    scores = torch.matmul(grouped, key.transpose(2, 3)).view(pages, groups, -1, length, length)
+    place = torch.arange(length, device=hidden.device)
+    weights = scores.masked_fill(place[None, :] > place[:, None], float("-inf")).softmax(-1).to(value.dtype)
+    mixed = torch.matmul(weights.view(pages, groups, -1, length), value).view(pages, -1, length, attention.head_dim)
+    hidden = hidden + attention.o_proj(mixed.transpose(1, 2).reshape(pages, length, -1))
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden)), weights
 
 
-AttentionInterface.register(_CAUSAL, _attend)
+@functools.cache
+def _fused(wanted: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`_layer`, compiled where that is wanted and a C++ compiler is at hand: 1.3 times as fast on two cores, after a minute."""
+    return torch.compile(_layer, dynamic=True) if wanted and shutil.which("g++") else _layer
 
 
 @torch.no_grad()

@@ -40,8 +40,9 @@ class ReadingStage:
         steps: int,
         rates: Rates,
         device: torch.device,
+        compiled: bool = False,
     ) -> None:
-        self.name, self.steps, self.rates = name, steps, rates
+        self.name, self.steps, self.rates, self._compiled = name, steps, rates, compiled
         self._model, self._heads, self._guide_heads = model, heads, guide_heads
         self._tokenizer, self._sizes, self._device = tokenizer, sizes, device
 
@@ -63,7 +64,7 @@ class ReadingStage:
         return self.rates.tower > 0
 
     def score(self, batch: ReadingBatch) -> tuple[Tensor, dict[str, float]]:
-        return score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower)
+        return score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower, self._compiled)
 
     def evaluate(self) -> dict[str, float]:
         """Teacher-forced on one batch of every size, and free answers on the last size's."""
@@ -81,7 +82,13 @@ class ReadingStage:
 
 
 def score_reading(
-    model: Any, heads: GlyphHeads, guide_heads: GuideHeads, batch: ReadingBatch, device: torch.device, teach_tower: bool
+    model: Any,
+    heads: GlyphHeads,
+    guide_heads: GuideHeads,
+    batch: ReadingBatch,
+    device: torch.device,
+    teach_tower: bool,
+    compiled: bool = False,
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the answers' tokens plus the guide's and the glyph losses; shares of tokens that are right."""
     labels = torch.from_numpy(batch.labels[:, 1:]).to(device)
@@ -89,7 +96,7 @@ def score_reading(
     wanted = labels[labels != NOT_SCORED]
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
     with torch.autocast(device.type, torch.bfloat16):
-        found = read(model, pixels, ids, positions, batch.before, scored, WATCHED_LAYERS, teach_tower)
+        found = read(model, pixels, ids, positions, batch.before, scored, WATCHED_LAYERS, teach_tower, compiled)
         guided = guide(guide_heads, batch, found.attention, found.states, device)
     answer = functional.cross_entropy(found.logits.float(), wanted)
     right = found.logits.argmax(-1) == wanted

@@ -83,7 +83,14 @@ def start_guide(model: Any, seed: int, device: torch.device) -> GuideHeads:
 
 
 def stages(
-    model: Any, heads: GlyphHeads, guide_heads: GuideHeads, tokenizer: Path, counts: StepCounts, device: torch.device, scale: int = 1
+    model: Any,
+    heads: GlyphHeads,
+    guide_heads: GuideHeads,
+    tokenizer: Path,
+    counts: StepCounts,
+    device: torch.device,
+    scale: int = 1,
+    compiled: bool = False,
 ) -> list[Stage]:
     """Letters, then lines of them, then short crops, then whole pages among crops. Other orders stay at the JSON and never get to the letters."""
 
@@ -91,7 +98,7 @@ def stages(
 
     def reading(name: str, sizes: tuple[PageSize, ...], steps: int, rates: Rates) -> Stage:
         scaled = tuple(replace(size, images=size.images * scale) for size in sizes)
-        return ReadingStage(name, model, heads, guide_heads, tokenizer, scaled, steps, rates, device)
+        return ReadingStage(name, model, heads, guide_heads, tokenizer, scaled, steps, rates, device, compiled)
 
     return [
         GlyphStage("small_glyphs", model, heads, counts.small_glyphs, Rates(muon=2e-3, adam=2e-3, decay=0.4), device, 0.75, scale),
@@ -121,11 +128,19 @@ def restore(work: Path, seed: int, preset: Preset, device: torch.device) -> tupl
 
 
 def train(
-    work: Path, seed: int, preset: Preset, counts: StepCounts, pace: Pace, device: torch.device, scale: int = 1
+    work: Path,
+    seed: int,
+    preset: Preset,
+    counts: StepCounts,
+    pace: Pace,
+    device: torch.device,
+    scale: int = 1,
+    compiled: bool = False,
 ) -> tuple[Any, GlyphHeads, bool]:
     """Walk the curriculum from where `work` stands; returns model, heads and whether the end was reached.
 
     scale: times as many pages in a batch as suit two CPU cores (a GPU wants 8 or more, and workers to match).
+    compiled: fuse the language layers (reading_model._fused); the last digits of the weights then depend on the compiler.
     """
     work.mkdir(parents=True, exist_ok=True)
     write_tokenizer(work, preset)
@@ -133,7 +148,7 @@ def train(
     guide_heads = start_guide(model, seed, device)
     parts = {"model": model, "heads": heads, "guide": guide_heads}
     position = checkpoint.load(work, parts) or Position("", 0)
-    plan = stages(model, heads, guide_heads, work / "tokenizer.json", counts, device, scale)
+    plan = stages(model, heads, guide_heads, work / "tokenizer.json", counts, device, scale, compiled)
     names = [stage.name for stage in plan]
     first = names.index(position.stage) if position.stage in names else 0
     for number, stage in enumerate(plan[first:], first):
