@@ -24,13 +24,7 @@ _OURS = ".extraction-demo"
 
 def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) -> int | None:
     """Makes a demo home, runs the graph, prints the eval table. Returns an exit code, None for success."""
-    lock = folder.with_name(f".{folder.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):  # the folder itself is made anew below
-        home = _demo_home(folder, keep)
-        if not (home.root / _GENERATED).exists():
-            _generate(home, seed, say)
-            (home.root / _GENERATED).touch()
+    home = make_documents(folder, seed, say, keep)
     say("2/3 the graph: render, targets, hard negatives, splits, LoRA training, predictions, eval report")
     walk, problems = update_command(home, None, say)
     for line in (*walk.failures, *problems):
@@ -39,6 +33,18 @@ def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) ->
     say("3/3 the result")
     _print_result(home)
     return None
+
+
+def make_documents(folder: Path, seed: int, say: Callable[[str], None], keep: bool = False) -> Home:
+    """A demo home with its generated documents ingested, nothing materialized. keep: an existing one stays as it is."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # the folder itself is made anew below
+        home = _demo_home(folder, keep)
+        if not (home.root / _GENERATED).exists():
+            _generate(home, seed, say)
+            (home.root / _GENERATED).touch()
+    return home
 
 
 def _demo_home(folder: Path, keep: bool) -> Home:

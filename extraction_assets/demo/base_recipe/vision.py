@@ -71,9 +71,12 @@ def _attend(attention: Any, hidden: Tensor, images: int, cos: Tensor, sin: Tenso
     heads = attention.num_heads
     query, key, value = attention.qkv(hidden).view(images, -1, 3, heads, attention.head_dim).unbind(2)
     query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
-    # spelled out: on a CPU the fused kernel's backward pass takes three times as long at these sizes
-    scores = torch.matmul(query.transpose(1, 2) * attention.scaling, key.permute(0, 2, 3, 1))
-    mixed = torch.matmul(scores.softmax(-1), value.transpose(1, 2))
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    if torch.is_grad_enabled():  # spelled out: on a CPU the fused kernel's backward pass takes three times as long at these sizes
+        scores = torch.matmul(query * attention.scaling, key.transpose(2, 3))
+        mixed = torch.matmul(scores.softmax(-1), value)
+    else:
+        mixed = functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
     return attention.proj(mixed.transpose(1, 2).reshape(hidden.shape))
 
 
