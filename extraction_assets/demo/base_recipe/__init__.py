@@ -5,12 +5,12 @@
 
 RUN holds checkpoint.pt (weights, optimizers, position) and log.jsonl; the same command continues there, bit for bit. Seven stages:
 
-    small_glyphs   the vision tower, and the merger behind it, name the character in each 4 x 8 px slot of dense small print (8.5 to 14 px)
-    glyphs         the same at the sizes of the pages to come (11.3 to 18.7 px: 8.5 to 14 pt at 96 dpi)
+    small_glyphs   the vision tower, and the merger behind it, name the character in each 4 x 8 px slot of dense small print (13 to 21 px)
+    glyphs         the same at the sizes of the pages to come (17 to 28 px: 8.5 to 14 pt at 144 dpi)
     lines          the language model, with the tower at rest, writes down lines of print, one to four at a time
     words          labelled values of one to four lines, and transcripts among them
     crops          up to ten lines: labelled values, tables
-    pages          whole documents of 256 x 192 to 416 x 608 px among crops
+    pages          whole documents of 384 x 288 to 640 x 896 px among crops
     finish         the same, and the tower learns on, slowly
 
 End to end from scratch the model learns the JSON and not the letters; with the glyph stages first it learns to read. In the reading

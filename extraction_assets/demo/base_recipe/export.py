@@ -55,7 +55,7 @@ From random weights, on generated pages only (no third-party data, weights or te
 
     python -m extraction_assets.demo.base_recipe --work RUN --out {name}
 
-Stages: {stages}. Pages are PDFs (base-14 and pymupdf-fonts faces, text of 11 to 19 px: 8.5 to 14 pt at 96 dpi), with scan noise,
+Stages: {stages}. Pages are PDFs (base-14 and pymupdf-fonts faces, text of 17 to 28 px: 8.5 to 14 pt at 144 dpi), with scan noise,
 small turns and stamps. Seed {seed}; steps taken: {steps}.
 
 ## What to ask

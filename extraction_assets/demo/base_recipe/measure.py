@@ -24,8 +24,8 @@ from extraction_assets.demo.base_recipe.reading_model import answer_pages
 from extraction_assets.demo.base_recipe.reading_stage import score_answers
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
 
-SIZES = ((352, 416), (416, 448), (416, 608))
-PAGES_AT_ONCE = 8
+SIZES = ((512, 640), (640, 672), (640, 896))
+PAGES_AT_ONCE = 4
 
 
 def measure(

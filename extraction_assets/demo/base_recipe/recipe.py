@@ -43,24 +43,24 @@ class StepCounts:
 
 
 LINES = (
-    PageSize(128, 32, "lines", 120),
-    PageSize(192, 32, "lines", 90),
-    PageSize(256, 32, "lines", 72),
-    PageSize(192, 64, "lines", 56),
-    PageSize(256, 64, "lines", 44),
+    PageSize(192, 64, "lines", 88),
+    PageSize(288, 64, "lines", 64),
+    PageSize(384, 64, "lines", 52),
+    PageSize(288, 96, "lines", 44),
+    PageSize(384, 96, "lines", 36),
 )
-WORDS = (PageSize(160, 32, "crop", 64), PageSize(256, 32, "crop", 48), PageSize(192, 64, "crop", 40), PageSize(256, 64, "crop", 36))
-CROPS = (PageSize(256, 64, "crop", 36), PageSize(256, 128, "crop", 24), PageSize(352, 192, "crop", 14))
+WORDS = (PageSize(256, 64, "crop", 56), PageSize(384, 64, "crop", 40), PageSize(288, 96, "crop", 36), PageSize(384, 96, "crop", 28))
+CROPS = (PageSize(384, 96, "crop", 28), PageSize(384, 192, "crop", 18), PageSize(512, 288, "crop", 9))
 PAGES = (
-    PageSize(256, 128, "crop", 24),
-    PageSize(352, 192, "crop", 14),
-    PageSize(256, 192, "page", 18),
-    PageSize(352, 256, "page", 11),
-    PageSize(320, 352, "page", 10),
-    PageSize(352, 416, "page", 8),
-    PageSize(384, 480, "page", 6),
-    PageSize(416, 448, "page", 6),
-    PageSize(416, 608, "page", 5),
+    PageSize(384, 192, "crop", 18),
+    PageSize(512, 288, "crop", 9),
+    PageSize(384, 288, "page", 12),
+    PageSize(512, 384, "page", 8),
+    PageSize(480, 512, "page", 6),
+    PageSize(512, 640, "page", 5),
+    PageSize(576, 736, "page", 4),
+    PageSize(640, 672, "page", 4),
+    PageSize(640, 896, "page", 3),
 )
 
 
