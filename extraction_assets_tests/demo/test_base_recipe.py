@@ -218,7 +218,7 @@ def test_a_run_ends_as_a_folder_that_loads_with_a_card_of_measured_figures(tmp_p
     assert load_heads(tmp_path / "out", 64, 64).patch.weight.shape == heads.patch.weight.shape
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"{measures['sizes']['512x640']['glyphs_from_patch']:.3f}" in card
-    assert "glyphs 1, words 1" in card
+    assert "glyphs 1, lines 1" in card
 
 
 def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
