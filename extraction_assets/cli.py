@@ -375,8 +375,9 @@ def _check(options: Any) -> int | None:
         return _bad_input(
             f"{home.root / 'store'}: {len(check.findings)} things are damaged or missing. Run `check --repair`, then `update`"
         )
-    say(f"removed; stale now: {', '.join(stale) or 'nothing'}. Run `extraction --home {home.root} update`")
-    return None
+    say(f"stale now: {', '.join(stale) or 'nothing'}. Run `extraction --home {home.root} update`")
+    lost = [finding for finding in check.findings if not finding.can_be_made_again]
+    return _bad_input(f"{lost[0].path}: cannot be made again and was left; restore it from a backup ({len(lost)} such)") if lost else None
 
 
 def _render(options: Any) -> None:

@@ -238,13 +238,13 @@ def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, 
     if adapter is None:
         raise InputError("--adapter", "is needed: this home has no champion yet", "an adapter folder")
     verify_adapter(adapter)
-    merge = merge_adapter(home.base_model(), adapter, out)
     prompts: list[PagePrompt] = []
     if most_pages:
         split = latest(home, "test_split")["jsonl"]
         schemas = split_schemas(home.store, split) if settings.decoding.constrained else {}
         examples = read_examples(home.store.local_path(split, ".jsonl"))[:most_pages]
         prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
+    merge = merge_adapter(home.base_model(), adapter, out)
 
     def answers(of: str, answerer: Answerer) -> list[str]:
         return [answer.text for answer in answerer.answer(prompts, settings.decoding, terminal_bar(of, "page"))]

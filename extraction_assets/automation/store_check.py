@@ -3,12 +3,17 @@
 A digest is only compared with the bytes when they are read, so a bad disk shows late, and a file that someone deleted later still. This
 reads everything. Repair means: what is damaged is removed, and so are the values that point to it or to what is missing. A value that is
 gone makes its asset stale, and `update` makes it again: from the same inputs the same bytes, so nothing below runs.
+
+Only what `update` can make again is taken away. An adapter that is not today's lora_adapter (an earlier champion) cannot: it is told and
+left. The value of champion_adapter is what the gate decided once, and is spelled anew from the adapters that are there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +22,13 @@ from typing import Any
 from extraction_assets.documents.records import EXTENSIONS
 from extraction_assets.errors import InputError
 from extraction_assets.record import Record, Shape, label
-from extraction_assets.store import TEMPORARY_PREFIX, Store, digest_file
+from extraction_assets.store import TEMPORARY_PREFIX, Store, digest_file, digest_of
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.manifest import MANIFEST
+
+_TRAINED, _DECIDED = "lora_adapter", "champion_adapter"
+_LEFT_ALONE_SECONDS = 3600
+"""runs under the daemon write without the home's lock: a temporary file younger than this may be theirs"""
 
 
 @dataclass(frozen=True)
@@ -30,9 +39,11 @@ class Finding:
     problem: str
     assets: tuple[str, ...]
     """whose latest values need it; none: only earlier ones did"""
+    can_be_made_again: bool
+    """by `update`, once a repair has taken it away"""
 
     def as_json(self) -> dict[str, Any]:
-        return {"path": str(self.path), "problem": self.problem, "assets": list(self.assets)}
+        return {"path": str(self.path), "problem": self.problem, "assets": list(self.assets), "can_be_made_again": self.can_be_made_again}
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class StoreCheck:
     bytes: int
     findings: tuple[Finding, ...]
     leftovers: tuple[Path, ...]
-    """temporary files of writers that were killed; nothing ever reads them"""
+    """temporary files of writers that were killed an hour ago or more; nothing ever reads them"""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -79,23 +90,35 @@ def check_store(record: Record, shape: Shape, progress: Callable[[int, int], Non
             problems[folder] = str(error).removeprefix(f"{folder}/")
     users = _users(record, shape, problems)
     problems |= {path: "is missing" for path in users if path not in problems}
-    findings = tuple(Finding(path, problem, tuple(users.get(path, ()))) for path, problem in sorted(problems.items()))
-    leftovers = tuple(sorted(root.glob(f"*/**/{TEMPORARY_PREFIX}*")))
+    findings = tuple(
+        Finding(path, problem, tuple(used := users.get(path, ())), path.parent.name != "folders" or _TRAINED in used)
+        for path, problem in sorted(problems.items())
+    )
+    before = time.time() - _LEFT_ALONE_SECONDS
+    leftovers = tuple(sorted(path for path in root.glob(f"*/**/{TEMPORARY_PREFIX}*") if _changed(path) < before))
     return StoreCheck(len(files), len(adapters), size, findings, leftovers)
 
 
 def repair_store(record: Record, shape: Shape, check: StoreCheck) -> list[str]:
-    """Remove what is damaged and the values that need it; returns the assets that are stale now. Call under the home's lock."""
-    stale: list[str] = []
-    for finding in check.findings:
-        _remove(finding.path)
-        stale += finding.assets
-    for path in check.leftovers:
+    """Remove what can be made again and the values that need it; returns the assets that are stale now. Call under the home's lock."""
+    repaired = [finding for finding in check.findings if finding.can_be_made_again]
+    stale = {asset for finding in repaired for asset in finding.assets} - {_DECIDED}
+    for path in (*(finding.path for finding in repaired), *check.leftovers):
         _remove(path)
     for asset, partition, version in _latest(record, shape):
-        if label(asset, partition) in stale:
-            _remove(_object(record.home.store, version, ".json"))
-    return sorted(set(stale))
+        own = _object(record.home.store, version, ".json")
+        if asset == _DECIDED and not own.exists():
+            _spell_decision(record.home.store, version)
+        elif label(asset, partition) in stale:
+            _remove(own)
+    return sorted(stale)
+
+
+def _spell_decision(store: Store, version: str) -> None:
+    adapters = [None, *(path.name for path in (store.local_root / "folders").iterdir() if (path / MANIFEST).is_file())]
+    for adapter in adapters:
+        if digest_of({"adapter": adapter}) == version:
+            store.put_json({"adapter": adapter})
 
 
 def _users(record: Record, shape: Shape, problems: dict[Path, str]) -> dict[Path, list[str]]:
@@ -140,8 +163,15 @@ def _needs(asset: str, value: Any, store: Store) -> Iterator[Path]:
         for answers in value["answers"].values():
             for digest in answers.values():
                 yield _object(store, digest, ".jsonl")
-    elif asset in ("lora_adapter", "champion_adapter") and value["adapter"]:
+    elif asset in (_TRAINED, _DECIDED) and value["adapter"]:
         yield store.folder_path(value["adapter"])
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # its writer has just renamed it
+        return math.inf
 
 
 def _object(store: Store, digest: str, extension: str) -> Path:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extraction_assets.errors import InputError
@@ -25,7 +27,7 @@ from extraction_assets.store import TEMPORARY_PREFIX, digest_folder, write_atomi
 MERGE_FILE = "merge.json"
 _PREFIX = "base_model.model."
 _PLAIN = {"bias": "none", "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "use_qalora": False}
-"""settings of peft under which a weight's share is what `_share` computes; an absent one has this value"""
+"""settings of peft under which a weight's share is what `_Adapter.merged` computes; an absent one has this value"""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ def merge_adapter(base: str | Path, adapter: Path, out: Path) -> Merge:
         merge = Merge(out, base_digest(base), digest_folder(adapter), len(adapters), worst)
         write_atomically(half / MERGE_FILE, (json.dumps(merge.to_json(), indent=2) + "\n").encode())
         os.replace(half, out)
-    except OSError as error:
-        raise InputError(str(out), f"cannot be written: {error.strerror or error}", do="Free space or rights, then merge again") from error
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in a class of its own
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(str(out), f"cannot be written: {reason}", do="Free space or rights, then merge again") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
     return merge
@@ -92,9 +95,6 @@ class _Adapter:
 
 def _merge_file(source: Path, target: Path, adapters: Mapping[str, _Adapter], todo: set[str]) -> float:
     """One file of weights; strikes what it merged off `todo`. Returns the worst share lost to rounding."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-
     worst = 0.0
     try:
         with safe_open(source, "pt") as file:
@@ -124,14 +124,13 @@ def _merge_file(source: Path, target: Path, adapters: Mapping[str, _Adapter], to
 
 def _read_adapter(folder: Path) -> dict[str, _Adapter]:
     """By the name of the weight in the base's files."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(str(folder), f"cannot be read as an adapter: {error}", "a peft LoRA adapter's folder") from None
+    if not isinstance(config, dict) or not {"r", "lora_alpha"} <= config.keys():
+        raise InputError(str(folder / ADAPTER_CONFIG), "has no r and lora_alpha", "a peft LoRA adapter's configuration")
     for name, plain in _PLAIN.items():
         if config.get(name, plain) not in (plain, None):
             raise InputError(str(folder / ADAPTER_CONFIG), f"{name} is {config[name]}", f"{plain}: no other kind of adapter can be merged")

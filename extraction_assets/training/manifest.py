@@ -43,8 +43,9 @@ class AdapterManifest(Record):
     """over-length training examples"""
     steps: int
     """optimizer steps taken"""
-    kept_step: int
-    """the step whose weights these are: the last one, or that of the lowest val_loss (settings.keep)"""
+    kept_step: int | None = None
+    """the step whose weights these are: the last one, or that of the lowest val_loss (settings.keep). None: made before this was
+    recorded, so the last one"""
     epochs: float
     first_loss: float
     last_loss: float

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.store import Store
-from extraction_assets.training.adapter import verify_adapter
+from extraction_assets.training.adapter import read_manifest, verify_adapter
 from extraction_assets.training.manifest import AdapterManifest
 
 _SHAPE = ("r", "alpha", "targets", "rslora", "dora")
@@ -22,6 +22,8 @@ def warm_start(store: Store, champion: str | None, settings: TrainingSettings, b
     """
     if settings.start == "base":
         return None, "the base model"
+    if settings.shuffle_targets:
+        return None, "the base model: a control run that went on from the champion would score what the champion reads"
     if champion is None:
         return None, "the base model: there is no champion yet"
     manifest = verify_adapter(store.folder(champion))
@@ -42,10 +44,13 @@ def warm_start(store: Store, champion: str | None, settings: TrainingSettings, b
 
 
 def ancestry(store: Store, adapter: str) -> Iterator[AdapterManifest]:
-    """An adapter's manifest, then that of the adapter it started from, and so on back to the base."""
+    """An adapter's manifest, then that of the adapter it started from, and so on back to the base; weights are not looked at.
+
+    Raises InputError where a folder or its manifest is gone.
+    """
     start: str | None = adapter
     while start is not None:
-        manifest = verify_adapter(store.folder(start))
+        manifest = read_manifest(store.folder(start))
         yield manifest
         start = manifest.start
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,7 +119,36 @@ def test_leftovers_of_killed_writers_are_told_and_removed(home: Home, instance: 
     left = home.root / "store" / "objects" / "ab" / ".tmp-0815"
     left.parent.mkdir(exist_ok=True)
     left.write_bytes(b"half")
+    assert check_store(record, shape).leftovers == (), "its writer may be at work"
+    os.utime(left, (0, 0))
     check = check_store(record, shape)
     assert check.leftovers == (left,)
     assert repair_store(record, shape, check) == []
     assert not left.exists()
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_again_or_left_and_the_gates_decision_stands(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {"invoice/acme": 5, "invoice/bolt": 5})
+    with open_instance(home) as instance:
+        assert not update(build_definitions(home), instance, home).failures
+        record, shape = Record(instance, home), _shape(home)
+        adapter, decided = (record.latest_value(asset)["adapter"] for asset in ("lora_adapter", "champion_adapter"))
+        weights = home.store.folder(adapter) / "adapter_model.safetensors"
+        before = weights.read_bytes()
+        earlier = shutil.copytree(weights.parent, home.store.folder_path("e" * 64)) / "adapter_model.safetensors"
+        for path in (weights, earlier):
+            path.write_bytes(before[:-1])
+        home.store.local_path(record.latest_versions("champion_adapter", False)[None], ".json").unlink()
+
+        check = check_store(record, shape)
+        assert {finding.path.name: finding.can_be_made_again for finding in check.findings if finding.path.is_dir()} == {
+            adapter: True,
+            "e" * 64: False,
+        }
+        assert "lora_adapter" in repair_store(record, shape, check)
+        assert earlier.is_file()
+        assert not update(build_definitions(home), instance, home).failures
+        assert weights.read_bytes() == before
+        assert record.latest_value("champion_adapter") == {"adapter": decided}
+        assert [finding.path.name for finding in check_store(record, shape).findings] == ["e" * 64]

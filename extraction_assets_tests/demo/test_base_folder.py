@@ -57,7 +57,7 @@ def test_loads_as_the_real_model_class_in_bfloat16(folder: Path) -> None:
 def test_the_demo_preset_is_small_enough_to_ship(tmp_path: Path) -> None:
     write_random_base(tmp_path, seed=1, preset="demo")
     model = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path)
-    assert 7e6 < sum(parameter.numel() for parameter in model.parameters()) < 12e6
+    assert 7e6 < sum(parameter.numel() for parameter in model.parameters()) < 11.1e6
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 25e6
 
 

@@ -83,6 +83,11 @@ def test_what_cannot_be_merged_is_one_clear_line_and_leaves_nothing(base_folder:
         merge_adapter(base_folder, adapter, out)
     (adapter / "adapter_config.json").write_text(json.dumps(config))
 
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"adapter_config.json: has no r and lora_alpha"):
+        merge_adapter(base_folder, adapter, out)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+
     foreign = {name.replace("layers.0", "layers.7"): tensor for name, tensor in tensors.items()}
     save_file(foreign, adapter / "adapter_model.safetensors")
     with pytest.raises(InputError, match=r"adapts model.language_model.layers.7.* which .* does not have"):

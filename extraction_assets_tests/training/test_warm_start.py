@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def store(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Store:
     for split in (data.train, data.val):
         store.put_file(split, ".jsonl")
     return store
+
+
+def test_an_adapter_from_before_these_fields_is_still_read(champion: TrainingJob, tmp_path: Path) -> None:
+    values = json.loads((Path(champion.output) / "manifest.json").read_text())
+    del values["kept_step"], values["start"]
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    assert (read_manifest(tmp_path).kept_step, read_manifest(tmp_path).start) == (None, None)
 
 
 def _train(data: Data, store: Store, settings: TrainingSettings, start: str | None = None) -> TrainingJob:
@@ -59,6 +67,9 @@ def test_it_starts_from_the_champion_only_where_asked_and_where_there_is_one(sto
     base = champion.base_digest
     assert warm_start(store, champion.identity, GOING_ON, base, unseen) == (champion.identity, f"the champion {champion.identity[:12]}")
     assert warm_start(store, champion.identity, LEARNING, base, unseen) == (None, "the base model")
+    start, why = warm_start(store, champion.identity, GOING_ON.model_copy(update={"shuffle_targets": True}), base, unseen)
+    assert start is None
+    assert "control run" in why
     assert warm_start(store, None, GOING_ON, base, unseen) == (None, "the base model: there is no champion yet")
 
 
