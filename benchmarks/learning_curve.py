@@ -122,7 +122,7 @@ def make_exam(home: Home, folder: Path, seed: int) -> Exam:
 
 def score(home: Home, exam: Exam, adapter: Path | None, folder: Path) -> dict[str, Any]:
     schema: TargetSchema = home.schema("invoice")
-    answerer = Answerer(load_base(home.base_model()), adapter)
+    answerer = Answerer.of(load_base(home.base_model()), adapter)
     answers = predict_pages(exam.pages, schema, answerer, home.settings().decoding)
     predictions = folder / "answers.jsonl"
     lines = [{**json.loads(prediction_line(page.answer)), "id": page.file} for page in answers]

@@ -202,7 +202,7 @@ def predict_command(
         pages += [RenderedPage(str(file), p.record.page, p.png, p.record.width, p.record.height, p.text) for p in rendered.pages]
     if not pages:
         return [], refused
-    answerer = Answerer(load_base(home.base_model()), adapter)
+    answerer = Answerer.of(load_base(home.base_model()), adapter)
     rows = []
     for page in predict_pages(pages, schema, answerer, settings.decoding, progress=terminal_bar("predict", "page")):
         parsed = parse_answer(page.answer.text, page.answer.finish_reason)
@@ -249,8 +249,8 @@ def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, 
     def answers(of: str, answerer: Answerer) -> list[str]:
         return [answer.text for answer in answerer.answer(prompts, settings.decoding, terminal_bar(of, "page"))]
 
-    beside = answers("with the adapter", Answerer(load_base(home.base_model()), adapter))
-    merged = answers("merged", Answerer(load_base(out)))
+    beside = answers("with the adapter", Answerer.of(load_base(home.base_model()), adapter))
+    merged = answers("merged", Answerer.of(load_base(out)))
     equal = sum(one == other for one, other in zip(beside, merged, strict=True))
     return {**merge.to_json(), "folder": str(out), "pages": len(prompts), "equal_answers": equal}
 

@@ -160,8 +160,11 @@ class TrainingSettings(Section):
     """stop after this many optimizer steps (None: epochs decide)"""
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """optimizer steps between looks at the val split (None: at the end of each epoch); the last step is always looked at"""
-    keep: Literal["last", "best"] = "last"
-    """which weights the adapter has: those of the last step, or of the validation with the lowest response loss"""
+    val_answers: Annotated[int, Field(ge=0)] = 32
+    """pages of val, drawn by seed, that are answered freely at each validation: strict JSON and field accuracy of the run so far (0: none)"""
+    keep: Literal["last", "best", "best_answers"] = "last"
+    """which weights the adapter has: those of the last step, of the validation with the lowest response loss, or of the one whose
+    answers had the most fields right (the lower loss among equals)"""
     patience: Annotated[int, Field(ge=1)] | None = None
     """stop after this many validations in a row that were no better than the best (None: never)"""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
@@ -169,6 +172,12 @@ class TrainingSettings(Section):
     shuffle_targets: bool = False
     """a control run: every page is taught the target of some page of its type. What it scores, no model has to read for. It never serves"""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _answers_to_judge_by(self) -> TrainingSettings:
+        if self.keep == "best_answers" and self.val_answers == 0:
+            raise ValueError("keep: best_answers needs val_answers of 1 or more")
+        return self
 
 
 class DecodingSettings(Section):

@@ -17,7 +17,7 @@ SETTINGS = {
     "base_model": "base",
     "render": {"dpi": 72, "max_visual_tokens": 120},
     "negatives": {"rotated": 0.5, "stamped": 0.5, "noisy": 0.0, "missing_field": 0.5, "blank": 0.0, "foreign": 0.0},
-    "training": {"max_steps": 1, "effective_batch": 4, "micro_batch": 4, "checkpoint_every": 1},
+    "training": {"max_steps": 1, "effective_batch": 4, "micro_batch": 4, "checkpoint_every": 1, "val_answers": 2, "max_target_tokens": 128},
     "decoding": {"max_output_tokens": 8, "batch_size": 8},
     "evaluation": {"bootstrap": 20},
     "automation": {"sensor_seconds": 5},

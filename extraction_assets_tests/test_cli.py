@@ -13,6 +13,7 @@ import pytest
 
 from extraction_assets.cli import main
 from extraction_assets.home import Home
+from extraction_assets.training.adapter import read_manifest
 from extraction_assets_tests.homes import drop_document, make_home
 
 
@@ -218,11 +219,14 @@ def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_merge_answers_test_pages_with_and_without_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_graph_trains_an_adapter_that_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = make_home(tmp_path / "home", {"invoice/acme": 5, "invoice/bolt": 5})
     assert "no champion yet" in refused(capsys, *at(home), "merge", "--out", str(tmp_path / "merged"))
     assert run(capsys, *at(home), "update", "--to", "lora_adapter", "--to", "test_split")[0] == 0
     (adapter,) = (path.parent for path in (home.root / "store").rglob("adapter_model.safetensors") if "checkpoints" not in path.parts)
+    manifest = read_manifest(adapter)
+    assert manifest.val_answers is not None  # the graph hands the schemas on that answers during training are scored by
+    assert manifest.val_answers["pages"] == min(2, manifest.val_examples)
     given = ("--adapter", str(adapter), "--out", str(tmp_path / "merged"))
     code, out, _ = run(capsys, *at(home), "merge", *given, "--pages", "2", "--json")
     assert code == 0

@@ -67,6 +67,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         code_version="2",
     )
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
+        from extraction_assets.assets.report_source import split_schemas
         from extraction_assets.training.adapter import read_manifest
         from extraction_assets.training.job import make_job, training_command, write_job
         from extraction_assets.training.plan import TrainingPlan
@@ -83,6 +84,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             plan=plan,
             base_digest=planned["base"],
             start=run.store.folder(planned["start"]) if planned["start"] else None,
+            schemas=split_schemas(run.store, planned["splits"]["val"]),
         )
         adapter = job.identity
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})

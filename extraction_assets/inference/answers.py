@@ -27,7 +27,7 @@ from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
 from extraction_assets.inference.slots import SlotCache
 from extraction_assets.inference.vocabulary import Vocabulary
-from extraction_assets.model.base import Base
+from extraction_assets.model.base import Base, BaseFormat
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
 from extraction_assets.model.examples import Example
 from extraction_assets.page_budget import GRID_PX
@@ -76,22 +76,27 @@ class Answer:
 
 
 class Answerer:
-    """A base, with or without an adapter, ready to answer."""
+    """A model, with or without an adapter, ready to answer."""
 
-    def __init__(self, base: Base, adapter: Path | None = None) -> None:
+    def __init__(self, model: Qwen3VLForConditionalGeneration, base_format: BaseFormat) -> None:
+        """model: in eval mode, with stock attention, on the device where it is to answer; linears may be peft's."""
+        self.encoder = PageEncoder(base_format)
+        self.model, self.device = model, model.device
+        self._text = base_format.text
+        self._stops = _stop_tokens(model, self.encoder)
+        self._pad = self.encoder.end_token
+        self._base_format = base_format
+
+    @classmethod
+    def of(cls, base: Base, adapter: Path | None = None) -> Answerer:
         """The base itself stays as it is: an adapter goes onto a copy that shares every weight it does not touch.
 
         In float32 the adapter is merged into its linears (rounding 1e-7, and two products less a layer); in bfloat16 or 4 bits
         it stays beside them, since merging there would round it away. Raises InputError if the adapter does not fit.
         """
-        self.encoder = PageEncoder(base.format)
         model = base.model if adapter is None else _with_adapter(base, adapter)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps nn.Module.to
-        self._text = base.format.text
-        self._stops = _stop_tokens(model, self.encoder)
-        self._pad = self.encoder.end_token
-        self._base_format = base.format
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(device).eval(), base.format)  # type: ignore[arg-type]  # transformers wraps nn.Module.to
 
     @functools.cached_property
     def _grammars(self) -> Grammars:
@@ -249,7 +254,7 @@ class Answerer:
 
     def _cache(self, slots: int, capacity: int) -> SlotCache:
         text = self._text
-        dtype = self.model.get_input_embeddings().weight.dtype
+        dtype = cast(torch.Tensor, self.model.get_input_embeddings().weight).dtype
         return SlotCache(
             text.num_hidden_layers, slots, text.num_key_value_heads or text.num_attention_heads, capacity, text.head_dim, dtype, self.device
         )

@@ -68,7 +68,7 @@ def predict_split(
     held = schemas if settings.constrained and schemas is not None else {}
     todo = [PagePrompt.of(example, held.get(example.schema)) for example in examples if example.id not in lines]
     if todo:
-        answerer = Answerer(loaded or load_base(base), adapter)
+        answerer = Answerer.of(loaded or load_base(base), adapter)
         with partial.open("a", encoding="utf-8") as file:
             for _, answer in answerer.answer_each(todo, settings):
                 lines[answer.id] = prediction_line(answer)

@@ -9,7 +9,8 @@ Models are loaded with stock sdpa; only a training run asks for this one (attend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,16 @@ def attend_within_pages(model: PreTrainedModel) -> None:
     # under a name without a mask function of its own, transformers makes no mask at all
     AttentionInterface.register(WITHIN_PAGES, within_pages)
     model.set_attn_implementation({"text_config": WITHIN_PAGES})
+
+
+@contextmanager
+def stock_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, a model that attends within pages attends as it was loaded: with a key/value cache, it can answer."""
+    model.set_attn_implementation({"text_config": "sdpa"})
+    try:
+        yield
+    finally:
+        attend_within_pages(model)
 
 
 def within_pages(

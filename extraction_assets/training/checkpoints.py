@@ -24,6 +24,7 @@ from extraction_assets.model.lora import load_adapter_weights, save_adapter
 from extraction_assets.store import TEMPORARY_PREFIX, digest_file
 
 KEEP = 2
+Keep = Literal["last", "best", "best_answers"]
 _DIGESTS = "digests.json"
 
 
@@ -40,26 +41,30 @@ class RunState:
     """training loss of every step done"""
     val_losses: dict[str, float] = field(default_factory=dict)
     """step -> response loss on val"""
+    val_answers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """step -> rates of the answers to a sample of val (val_answers.AnswerRates)"""
 
-    @property
-    def best_step(self) -> int | None:
-        """Step of the lowest response loss on val, the earliest of equals; None before the first validation."""
-        return min((int(step) for step in self.val_losses), key=lambda step: (self.val_losses[str(step)], step), default=None)
+    def best_step(self, keep: Keep) -> int | None:
+        """Step of the best validation, the earliest of equals; None before the first. Judged by loss, unless keep is best_answers."""
 
-    def kept_step(self, keep: Literal["last", "best"]) -> int:
+        def rank(step: int) -> tuple[float, float, int]:
+            wrong = -self.val_answers[str(step)]["field_accuracy"] if keep == "best_answers" else 0.0
+            return wrong, self.val_losses[str(step)], step
+
+        return min((int(step) for step in self.val_losses), key=rank, default=None)
+
+    def kept_step(self, keep: Keep) -> int:
         """The step whose weights become the adapter, if the run ends here."""
-        return self.step if keep == "last" or self.best_step is None else self.best_step
+        best = self.best_step(keep)
+        return self.step if keep == "last" or best is None else best
 
-    @property
-    def worse_validations(self) -> int:
+    def worse_validations(self, keep: Keep) -> int:
         """How many validations have passed since the best one."""
-        best = self.best_step
+        best = self.best_step(keep)
         return 0 if best is None else sum(int(step) > best for step in self.val_losses)
 
 
-def save_checkpoint(
-    work: Path, job: str, state: RunState, model: PeftModel, optimizer: torch.optim.Optimizer, keep: Literal["last", "best"] = "last"
-) -> Path:
+def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, optimizer: torch.optim.Optimizer, keep: Keep = "last") -> Path:
     """Write one checkpoint and let go of all but the last two, and of the best where it is to be kept. job: identity of the run."""
     folder = work / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)

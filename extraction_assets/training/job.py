@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from extraction_assets.documents.records import Record
 from extraction_assets.errors import InputError
 from extraction_assets.model.base import base_digest as digest_of_base
+from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.store import digest_file, digest_of, write_atomically
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.order import run_seed
 from extraction_assets.training.plan import TrainingPlan, plan_training
 
-_PLACES = {"train", "val", "base", "start", "work", "output", "threads"}
+_BESIDES = {"train", "val", "base", "start", "work", "output", "threads", "schemas"}
+"""fields that only say where things lie, or what the digests of others pin already"""
 
 
 class TrainingJob(Record):
@@ -29,6 +33,8 @@ class TrainingJob(Record):
     train_digest: str
     """SHA-256 of the JSONL, which names every page image by digest"""
     val_digest: str
+    schemas: dict[str, dict[str, Any]]
+    """by digest, the target schemas of the val split's examples: what the answers given during training are scored by"""
     base: str
     """folder or hub name"""
     base_digest: str
@@ -50,7 +56,7 @@ class TrainingJob(Record):
     @property
     def identity(self) -> str:
         """Digest of what the run computes: not of where its files lie."""
-        return digest_of({key: value for key, value in self.model_dump(mode="json").items() if key not in _PLACES})
+        return digest_of({key: value for key, value in self.model_dump(mode="json").items() if key not in _BESIDES})
 
 
 def make_job(
@@ -64,10 +70,12 @@ def make_job(
     base_digest: str | None = None,
     threads: int | None = None,
     start: Path | None = None,
+    schemas: Mapping[str, TargetSchema] | None = None,
 ) -> TrainingJob:
     """Plan a run (unless `plan` is given) and fix everything about it. Raises InputError as plan_training does.
 
-    output: default work/adapter. threads: default all cores. start: an adapter folder to go on from.
+    output: default work/adapter. threads: default all cores. start: an adapter folder to go on from. schemas: by digest, those of the
+    val split's examples, where settings.val_answers asks for answers during training.
     """
     plan = plan or plan_training(train_jsonl, val_jsonl, base, settings)
     train_digest, val_digest = digest_file(train_jsonl), digest_file(val_jsonl)
@@ -80,6 +88,7 @@ def make_job(
         base_digest=base_digest or digest_of_base(base),
         start=str(start.absolute()) if start else None,
         start_digest=verify_adapter(start).job if start else None,
+        schemas={digest: schema.document for digest, schema in (schemas or {}).items()} if settings.val_answers else {},
         settings=settings,
         plan=plan,
         seed=run_seed(settings.seed, train_digest),

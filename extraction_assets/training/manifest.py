@@ -52,6 +52,8 @@ class AdapterManifest(Record):
     """training loss of the first and the last step: mean over the response tokens of its global batch"""
     val_loss: float | None
     """response loss on val after kept_step"""
+    val_answers: dict[str, float] | None = None
+    """rates of the answers to a sample of val after kept_step: pages, strict_json, field_accuracy; None: none were given"""
     files: dict[str, str]
     """name -> SHA-256 of every other file of the folder"""
 

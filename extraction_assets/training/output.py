@@ -52,6 +52,7 @@ def write_adapter(run: Run) -> None:
             first_loss=state.losses[0],
             last_loss=state.losses[-1],
             val_loss=state.val_losses.get(str(kept)),
+            val_answers=state.val_answers.get(str(kept)),
             files=file_digests(temporary),
         )
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from extraction_assets.store import write_atomically
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
+
+    from extraction_assets.training.val_answers import AnswerRates
 
 _PIPES_CONTEXT = "DAGSTER_PIPES_CONTEXT"
 _LINE_SECONDS = 1.0
@@ -72,11 +74,14 @@ class Progress:
                 f"lr {metrics.learning_rate:.2e}, {metrics.examples_per_s:.2f} examples/s"
             )
 
-    def validation(self, step: int, loss: float) -> None:
-        if self.speaks:
-            self._write({"kind": "validation", "step": step, "val_loss": loss})
-            self._board.add_scalar("val/loss", loss, step)
-            self.say(f"step {step}/{self.steps}, val loss {loss:.4f}")
+    def validation(self, step: int, loss: float, rates: AnswerRates | None) -> None:
+        if not self.speaks:
+            return
+        answers = asdict(rates) if rates else {}
+        self._write({"kind": "validation", "step": step, "val_loss": loss, **{f"val_{name}": rate for name, rate in answers.items()}})
+        for name, value in {"loss": loss, **answers}.items():
+            self._board.add_scalar(f"val/{name}", value, step)
+        self.say(f"step {step}/{self.steps}, val loss {loss:.4f}" + (f", {rates.line()}" if rates else ""))
 
     def result(self, message: dict[str, Any]) -> None:
         """The run's last word to Dagster: get_custom_messages() of the Pipes invocation."""

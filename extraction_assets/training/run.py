@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ from extraction_assets.training.output import write_adapter
 from extraction_assets.training.packs import shares
 from extraction_assets.training.progress import ParentWatch, StepMetrics, open_pipes
 from extraction_assets.training.setup import Run, setup
+from extraction_assets.training.val_answers import answer_val
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -109,26 +111,26 @@ def fit(run: Run) -> None:
         last = batch.step == job.plan.steps
         every = job.settings.validate_every
         if run.val.ids and (last or (batch.step % every == 0 if every else batch.ends_epoch)):
+            rates = answer_val(run)
+            state.val_answers |= {str(batch.step): asdict(rates)} if rates else {}
             state.val_losses[str(batch.step)] = validate(run)
-            run.progress.validation(batch.step, state.val_losses[str(batch.step)])
+            run.progress.validation(batch.step, state.val_losses[str(batch.step)], rates)
         stops = _out_of_patience(run)
-        best = job.settings.keep == "best" and state.best_step == batch.step
+        best = job.settings.keep != "last" and state.best_step(job.settings.keep) == batch.step
         if (last or stops or best or batch.step % job.settings.checkpoint_every == 0) and run.accelerator.is_main_process:
             save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer, job.settings.keep)
         if watch.orphaned():
             raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
         if stops:
-            count = state.worse_validations
-            run.progress.say(
-                f"stopped after step {batch.step}: {count} validations in a row were no better than that of step {state.best_step}"
-            )
+            count, best_step = state.worse_validations(job.settings.keep), state.best_step(job.settings.keep)
+            run.progress.say(f"stopped after step {batch.step}: {count} validations in a row were no better than that of step {best_step}")
             break
     packs.close()
 
 
 def _out_of_patience(run: Run) -> bool:
-    patience = run.job.settings.patience
-    return patience is not None and run.state.worse_validations >= patience
+    settings = run.job.settings
+    return settings.patience is not None and run.state.worse_validations(settings.keep) >= settings.patience
 
 
 def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: int) -> tuple[float, float, float]:
@@ -232,8 +234,10 @@ def _lock(work: Path) -> FileLock:
 
 def _result(run: Run) -> dict[str, Any]:
     state = run.state
-    val = state.val_losses.get(str(state.kept_step(run.job.settings.keep)))
-    return {"adapter": run.job.output, "steps": state.step, "first_loss": state.losses[0], "last_loss": state.losses[-1], "val_loss": val}
+    kept = str(state.kept_step(run.job.settings.keep))
+    rates = {f"val_{name}": rate for name, rate in state.val_answers.get(kept, {}).items()}
+    losses = {"first_loss": state.losses[0], "last_loss": state.losses[-1], "val_loss": state.val_losses.get(kept)}
+    return {"adapter": run.job.output, "steps": state.step, **losses, **rates}
 
 
 def _report_failure(job_path: str, error: InputError, pipes: PipesContext | None) -> None:

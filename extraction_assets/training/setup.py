@@ -12,7 +12,7 @@ from peft import PeftModel
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.attention import attend_within_pages
-from extraction_assets.model.base import base_digest, load_base
+from extraction_assets.model.base import BaseFormat, base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.recompute import recompute_in_backward
@@ -34,6 +34,7 @@ class Run:
 
     job: TrainingJob
     accelerator: Accelerator
+    base_format: BaseFormat
     model: torch.nn.Module
     """the PEFT model, wrapped where there is more than one process"""
     optimizer: torch.optim.Optimizer
@@ -80,7 +81,7 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         progress.say(f"resumes after step {state.step}")
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
     train, val = Feed(train_split, encoder), Feed(val_split, encoder)
-    return Run(job, accelerator, prepared_model, prepared_optimizer, train, val, audit, state, progress)
+    return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress)
 
 
 def _require_unchanged(job: TrainingJob) -> None:

@@ -25,7 +25,7 @@ def pages() -> list[PagePrompt]:
 
 @pytest.fixture(scope="module")
 def answerer(base: Base) -> Answerer:
-    return Answerer(base)
+    return Answerer.of(base)
 
 
 def _stepwise(base: Base, encoder: PageEncoder, page: PagePrompt, tokens: int) -> list[int]:
@@ -141,7 +141,7 @@ def test_an_adapter_changes_answers_as_in_plain_peft_and_leaves_the_base_alone(
     from peft import PeftModel
 
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
-    adapted = Answerer(base, adapter)
+    adapted = Answerer.of(base, adapter)
     answers = adapted.answer(pages[:3], SETTINGS)
     assert all(torch.equal(before[name], tensor) for name, tensor in base.model.state_dict().items())
     assert [a.text for a in answers] != [a.text for a in answerer.answer(pages[:3], SETTINGS)]
@@ -154,7 +154,7 @@ def test_an_adapter_changes_answers_as_in_plain_peft_and_leaves_the_base_alone(
 
 def test_a_folder_that_is_no_adapter_is_named(base: Base, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
-        Answerer(base, tmp_path)
+        Answerer.of(base, tmp_path)
 
 
 def test_an_adapter_of_another_base_is_named(base_folder: Path, adapter: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_an_adapter_of_another_base_is_named(base_folder: Path, adapter: Path, t
 
     write_random_base(tmp_path / "other", seed=0, preset="demo")
     with pytest.raises(InputError, match="does not fit this base") as caught:
-        Answerer(load_base(tmp_path / "other", dtype=torch.float32), adapter)
+        Answerer.of(load_base(tmp_path / "other", dtype=torch.float32), adapter)
     assert "\n" not in str(caught.value)
 
 

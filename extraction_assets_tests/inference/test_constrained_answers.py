@@ -31,7 +31,7 @@ def pages_for(schema: TargetSchema) -> list[PagePrompt]:
 
 @pytest.fixture(scope="module")
 def answerer(base: Base) -> Answerer:
-    return Answerer(base)
+    return Answerer.of(base)
 
 
 def _by_definition(base: Base, encoder: PageEncoder, page: PagePrompt, most: int) -> list[int]:

@@ -97,7 +97,7 @@ def test_rendered_pages_are_answered_as_the_same_pages_of_a_split(split: Path, b
     lines = _predict(split, base, base_folder, tmp_path / "out.jsonl")
     png = (split.parent / "pages" / "val-1.png").read_bytes()
     pages = [RenderedPage("a.pdf", 1, png, 96, 64), RenderedPage("a.pdf", 2, page_png(64, 64, 5), 64, 64)]
-    answers = predict_pages(pages, SCHEMA, Answerer(base), SETTINGS.model_copy(update={"constrained": False}))
+    answers = predict_pages(pages, SCHEMA, Answerer.of(base), SETTINGS.model_copy(update={"constrained": False}))
     assert [(a.file, a.page) for a in answers] == [("a.pdf", 1), ("a.pdf", 2)]
     assert answers[0].answer.text == lines[1]["text"]
     assert answers[0].answer.seconds > 0
@@ -119,4 +119,4 @@ def test_answers_of_a_split_are_held_to_the_schema_that_each_example_names(
 
 def test_a_page_that_cannot_be_read_names_file_and_page(base: Base) -> None:
     with pytest.raises(InputError, match=r"page a\.pdf p2: page image cannot be read"):
-        predict_pages([RenderedPage("a.pdf", 2, b"no png", 64, 64)], SCHEMA, Answerer(base), SETTINGS)
+        predict_pages([RenderedPage("a.pdf", 2, b"no png", 64, 64)], SCHEMA, Answerer.of(base), SETTINGS)

@@ -17,9 +17,21 @@ from PIL import Image
 from extraction_assets.demo.tiny_base import write_random_base
 from extraction_assets.model.base import Base, load_base
 from extraction_assets.model.encoding import PageEncoder
+from extraction_assets.schema import TargetSchema
 
 torch.set_num_threads(1)
 
+SCHEMA_DIGEST = "b" * 64
+SCHEMA = TargetSchema(
+    {
+        "type": "object",
+        "properties": {name: {"type": ["string", "null"]} for name in ("number", "buyer", "total")},
+        "required": ["number", "buyer", "total"],
+        "additionalProperties": False,
+    },
+    "invoice",
+)
+"""of the targets below"""
 SIZES = ((64, 96), (96, 64), (96, 96), (128, 64))
 
 
@@ -63,7 +75,7 @@ def _record(example: str, split: str, name: str, png: bytes, width: int, height:
         "stratum": "clean",
         "twin": None,
         "split": split,
-        "schema": "b" * 64,
+        "schema": SCHEMA_DIGEST,
         "page_digest": hashlib.sha256(png).hexdigest(),
         "width": width,
         "height": height,
