@@ -150,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("files", type=Path, nargs="+", metavar="FILE")
     predict.add_argument("--type", dest="type_name", help="document type (default: the home's only one)")
     predict.add_argument("--adapter", type=Path, help="adapter folder (default: the champion)")
+    predict.add_argument(
+        "--documents", action="store_true", help="one answer a file, merged from its pages, with the conflicts between them"
+    )
     with_json(predict)
 
     merge = command("merge", _merge, "an adapter merged into the base, for servers that take no adapters; test pages answered by both")
@@ -329,16 +332,32 @@ def _evaluate(options: Any) -> None:
 
 
 def _predict(options: Any) -> int | None:
-    from extraction_assets.commands import predict_command
+    from extraction_assets.commands import document_answers, predict_command
 
-    rows, refused = predict_command(Home.open(options.home), options.files, options.type_name, options.adapter, say)
-    if options.json:
+    home = Home.open(options.home)
+    rows, refused = predict_command(home, options.files, options.type_name, options.adapter, say)
+    if options.documents:
+        _print_documents(document_answers(home, rows, options.type_name), options.json)
+    elif options.json:
         _print_json(rows)
     else:
         for row in rows:
             answer = json.dumps(row["answer"], ensure_ascii=False) if row["answer"] is not None else f"no strict JSON: {row['text']!r}"
             print(f"{row['file']} page {row['page']}: {answer}")
     return _problems(refused)
+
+
+def _print_documents(documents: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json(documents)
+        return
+    for document in documents:
+        print(f"{document['file']}: {json.dumps(document['answer'], ensure_ascii=False)}")
+        if document["unread_pages"]:
+            print(f"  not complete: no strict JSON for page {', '.join(map(str, document['unread_pages']))}")
+        for conflict in document["conflicts"]:
+            values = ", ".join(f"{value['value']!r} on page {value['page']}" for value in conflict["values"])
+            print(f"  {conflict['field']}: {values}; taken: {conflict['taken']!r}")
 
 
 def _merge(options: Any) -> None:

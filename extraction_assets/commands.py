@@ -221,6 +221,17 @@ def predict_command(
     return rows, refused
 
 
+def document_answers(home: Home, pages: Sequence[dict[str, Any]], type_name: str | None) -> list[dict[str, Any]]:
+    """Rows of predict_command, merged file by file in the order given."""
+    from extraction_assets.inference.documents import merge_pages
+
+    schema = home.schema(type_name or _only_type(home))
+    answers: dict[str, list[tuple[int, dict[str, Any] | None]]] = {}
+    for page in pages:
+        answers.setdefault(page["file"], []).append((page["page"], page["answer"]))
+    return [{"file": file, **merge_pages(found, schema).as_json()} for file, found in answers.items()]
+
+
 def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, say: Say) -> dict[str, Any]:
     """Merge an adapter (None: the champion) into the home's base, then answer test pages with both and count equal answers.
 

@@ -103,3 +103,15 @@ def invoice_schema(**more: Any) -> TargetSchema:
     }
     document = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return TargetSchema(document, "invoice", "schemas/invoice.schema.json")
+
+
+def pdf_page(page: pymupdf.Page, document: str, number: int, store: Store) -> PageImage:
+    """Size and text layer of a page of a real PDF, read without the sandbox; no picture."""
+    words = tuple(
+        Word(text=w[4], box=tuple(round(v, 1) for v in pymupdf.Rect(w[:4]) * page.rotation_matrix), line=w[5] * 1000 + w[6])  # type: ignore[arg-type]
+        for w in page.get_text("words")
+    )
+    width, height = (-(-int(side) // 32) * 32 for side in (page.rect.width, page.rect.height))
+    text = store.put_json(PageText(words=words).model_dump(mode="json")) if words else None
+    size = {"width": width, "height": height, "content_width": width, "content_height": height}
+    return PageImage(document=document, page=number, image="0" * 64, dpi=72, limited=False, rotation=0, engine="test", text=text, **size)

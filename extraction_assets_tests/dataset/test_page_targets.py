@@ -4,16 +4,20 @@ import json
 import time
 from typing import Any
 
+import pymupdf
 import pytest
 
 from extraction_assets.dataset.page_targets import build_page_targets
 from extraction_assets.dataset.records import VendorTargets
+from extraction_assets.demo.vendors import TYPES, make_document
+from extraction_assets.demonstration import DEMO_FOLDER
 from extraction_assets.documents.records import PageText, Word
 from extraction_assets.errors import InputError
+from extraction_assets.inference.documents import merge_pages
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import TargetSettings
 from extraction_assets.store import Store
-from extraction_assets_tests.dataset.paper import document_id, field, invoice_schema, page_of, table, vendor_labels, vendor_pages
+from extraction_assets_tests.dataset.paper import document_id, field, invoice_schema, page_of, pdf_page, table, vendor_labels, vendor_pages
 
 DOC = document_id("one")
 ROWS = [
@@ -292,3 +296,25 @@ def test_nested_objects_are_filled_leaf_by_leaf(store: Store) -> None:
     assert parsed(targets)[0]["buyer"] == {"name": "Jane Doe", "vat": None}
     assert [value.pointer for value in targets.unplaced] == ["/buyer/vat"]
     assert "/buyer/name" in targets.targets[0].value_boxes
+
+
+# --- and back ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_page_targets_merge_back_into_the_label_of_the_document(store: Store) -> None:
+    """On generated documents of several pages: what a perfect model answers page by page becomes the label, without a conflict."""
+    total = 0
+    for kind in TYPES:
+        schema = TargetSchema.load(DEMO_FOLDER / "schemas" / f"{kind}.schema.json")
+        made = [make_document(78, vendor, number, kind, "small") for vendor in range(1, 13) for number in range(1, 9)]
+        several = [document for document in made if len(document.page_sizes) > 1]
+        total += len(several)
+        for document in several:
+            name = document_id(document.stem)
+            with pymupdf.open("pdf", document.pdf) as pdf:
+                images = [pdf_page(page, name, number, store) for number, page in enumerate(pdf, 1)]
+            targets = build_page_targets(vendor_labels({name: document.label}), vendor_pages(images), schema, TargetSettings(), store)
+            merged = merge_pages([(target.page, json.loads(target.target)) for target in targets.targets], schema)
+            assert merged.answer == document.label, document.stem
+            assert (merged.conflicts, merged.unread_pages) == ((), ())
+    assert total >= 10

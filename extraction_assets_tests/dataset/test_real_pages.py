@@ -10,10 +10,11 @@ import pymupdf
 import pytest
 
 from extraction_assets.dataset.page_targets import build_page_targets
-from extraction_assets.documents.records import Label, PageImage, PageText, VendorLabels, VendorPages, Word
+from extraction_assets.documents.records import Label, VendorLabels, VendorPages
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import TargetSettings
 from extraction_assets.store import Store, digest_file
+from extraction_assets_tests.dataset.paper import pdf_page
 
 REAL = os.environ.get("EXTRACTION_REALDATA")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not REAL, reason="EXTRACTION_REALDATA does not point at the real documents")]
@@ -32,7 +33,7 @@ def read(folder: str, store: Store) -> tuple[Counter[str], Counter[str], list[tu
             continue
         digest, value = digest_file(root / entry["file"]), json.loads((root / entry["label"]).read_text())
         label = Label(document=digest, label=value, origin="file", file=entry["label"])
-        images = [_page(page, digest, number, store) for number, page in enumerate(pymupdf.open(root / entry["file"]), start=1)]
+        images = [pdf_page(page, digest, number, store) for number, page in enumerate(pymupdf.open(root / entry["file"]), start=1)]
         targets = build_page_targets(
             VendorLabels(type=entry["type"], vendor="v", labels=(label,)),
             VendorPages(type=entry["type"], vendor="v", pages=tuple(images)),
@@ -53,17 +54,6 @@ def _fields(value: dict[str, Any]) -> list[str]:
         if isinstance(rows, list):
             found += [key] * len(rows) + [f"{key}/{column}" for row in rows for column, cell in row.items() if cell is not None]
     return found
-
-
-def _page(page: pymupdf.Page, document: str, number: int, store: Store) -> PageImage:
-    words = tuple(
-        Word(text=w[4], box=tuple(round(v, 1) for v in pymupdf.Rect(w[:4]) * page.rotation_matrix), line=w[5] * 1000 + w[6])  # type: ignore[arg-type]
-        for w in page.get_text("words")
-    )
-    width, height = (-(-int(side) // 32) * 32 for side in (page.rect.width, page.rect.height))
-    text = store.put_json(PageText(words=words).model_dump(mode="json")) if words else None
-    size = {"width": width, "height": height, "content_width": width, "content_height": height}
-    return PageImage(document=document, page=number, image="0" * 64, dpi=72, limited=False, rotation=0, engine="test", text=text, **size)
 
 
 def test_nearly_every_value_of_real_e_invoices_is_placed_and_the_rest_is_truly_not_there(store: Store) -> None:
@@ -92,7 +82,7 @@ def test_pages_share_no_value_by_accident(store: Store) -> None:
     for index, path in enumerate(paths):
         wrong = {key: value for key, value in labels[paths[(index + 1) % len(paths)]].items() if value != labels[path].get(key)}
         digest = digest_file(path.with_suffix(".pdf"))
-        images = [_page(page, digest, number, store) for number, page in enumerate(pymupdf.open(path.with_suffix(".pdf")), start=1)]
+        images = [pdf_page(page, digest, number, store) for number, page in enumerate(pymupdf.open(path.with_suffix(".pdf")), start=1)]
         targets = build_page_targets(
             VendorLabels(type="ad_order", vendor="v", labels=(Label(document=digest, label=wrong, origin="file", file=path.name),)),
             VendorPages(type="ad_order", vendor="v", pages=tuple(images)),
