@@ -180,6 +180,17 @@ class TrainingSettings(Section):
         return self
 
 
+class TrackingSettings(Section):
+    """Where a training run can be followed beside TensorBoard. Not part of any digest."""
+
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """each needs its package: pip install 'extraction-assets[mlflow]' or [wandb]"""
+    project: Annotated[str, Field(min_length=1)] = "extraction_assets"
+    """MLflow's experiment, W&B's project"""
+    mlflow_uri: str | None = None
+    """tracking server, database or folder (None: MLFLOW_TRACKING_URI, else MLflow's default). W&B is told by its own variables"""
+
+
 class DecodingSettings(Section):
     """How answers are generated: greedy. Below these, predictions; a change here leaves the adapter alone."""
 
@@ -248,6 +259,7 @@ class Settings(BaseModel):
     negatives: NegativeSettings = NegativeSettings()
     splits: SplitSettings = SplitSettings()
     training: TrainingSettings = TrainingSettings()
+    tracking: TrackingSettings = TrackingSettings()
     decoding: DecodingSettings = DecodingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     automation: AutomationSettings = AutomationSettings()

@@ -85,6 +85,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             base_digest=planned["base"],
             start=run.store.folder(planned["start"]) if planned["start"] else None,
             schemas=split_schemas(run.store, planned["splits"]["val"]),
+            tracking=run.home.settings().tracking,
         )
         adapter = job.identity
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})

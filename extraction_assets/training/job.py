@@ -14,14 +14,14 @@ from extraction_assets.documents.records import Record
 from extraction_assets.errors import InputError
 from extraction_assets.model.base import base_digest as digest_of_base
 from extraction_assets.schema import TargetSchema
-from extraction_assets.settings import TrainingSettings
+from extraction_assets.settings import TrackingSettings, TrainingSettings
 from extraction_assets.store import digest_file, digest_of, write_atomically
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.order import run_seed
 from extraction_assets.training.plan import TrainingPlan, plan_training
 
-_BESIDES = {"train", "val", "base", "start", "work", "output", "threads", "schemas"}
-"""fields that only say where things lie, or what the digests of others pin already"""
+_BESIDES = {"train", "val", "base", "start", "work", "output", "threads", "schemas", "tracking"}
+"""fields that say where things lie, who watches, or what the digests of others pin already"""
 
 
 class TrainingJob(Record):
@@ -46,6 +46,7 @@ class TrainingJob(Record):
     plan: TrainingPlan
     seed: int
     """from settings.seed and the data"""
+    tracking: TrackingSettings
     work: str
     """folder for checkpoints, metrics and logs; survives a kill"""
     output: str
@@ -71,6 +72,7 @@ def make_job(
     threads: int | None = None,
     start: Path | None = None,
     schemas: Mapping[str, TargetSchema] | None = None,
+    tracking: TrackingSettings | None = None,
 ) -> TrainingJob:
     """Plan a run (unless `plan` is given) and fix everything about it. Raises InputError as plan_training does.
 
@@ -92,6 +94,7 @@ def make_job(
         settings=settings,
         plan=plan,
         seed=run_seed(settings.seed, train_digest),
+        tracking=tracking or TrackingSettings(),
         work=str(work.absolute()),
         output=str((output or work / "adapter").absolute()),
         threads=threads or os.cpu_count() or 1,

@@ -1,4 +1,7 @@
-"""Where a run shows itself: stderr, metrics.jsonl, TensorBoard, and Dagster when it was started through Pipes. Never in the adapter."""
+"""Where a run shows itself: stderr, metrics.jsonl, TensorBoard and trackers, and Dagster when it was started through Pipes.
+
+Never in the adapter.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,13 @@ from extraction_assets.store import write_atomically
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
 
+    from extraction_assets.training.preflight import Preflight
+    from extraction_assets.training.trackers import Trackers
     from extraction_assets.training.val_answers import AnswerRates
 
 _PIPES_CONTEXT = "DAGSTER_PIPES_CONTEXT"
+_SHOWN = ("loss", "learning_rate", "grad_norm", "examples_per_s")
+"""of a step, what TensorBoard and trackers draw"""
 _LINE_SECONDS = 1.0
 """at most one progress line in this time: a long run must not fill a log"""
 
@@ -44,6 +51,7 @@ class Progress:
     def __init__(self, work: Path, steps: int, done_steps: int, speaks: bool, pipes: PipesContext | None) -> None:
         self.steps, self.speaks, self.pipes = steps, speaks, pipes
         self._last_line = 0.0
+        self._trackers: Trackers | None = None
         if not speaks:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -54,18 +62,26 @@ class Progress:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(work / "tensorboard"), purge_step=done_steps + 1)
 
+    def follow(self, trackers: Trackers | None) -> None:
+        """Tell these too, from here on."""
+        self._trackers = trackers
+
     def say(self, line: str) -> None:
         if self.speaks:
             print(f"training: {line}", file=sys.stderr, flush=True)
             if self.pipes:
                 self.pipes.log.info(line)
 
+    def preflight(self, flight: Preflight) -> None:
+        if self.speaks:
+            self._write({"kind": "preflight", "step": 0, **asdict(flight)})
+            self.say(flight.line())
+
     def step(self, metrics: StepMetrics) -> None:
         if not self.speaks:
             return
         self._write({"kind": "step", **vars(metrics)})
-        for name in ("loss", "learning_rate", "grad_norm", "examples_per_s"):
-            self._board.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
+        self._show({f"train/{name}": getattr(metrics, name) for name in _SHOWN}, metrics.step)
         now = time.monotonic()
         if now - self._last_line >= _LINE_SECONDS or metrics.step in (1, self.steps):
             self._last_line = now
@@ -79,8 +95,7 @@ class Progress:
             return
         answers = asdict(rates) if rates else {}
         self._write({"kind": "validation", "step": step, "val_loss": loss, **{f"val_{name}": rate for name, rate in answers.items()}})
-        for name, value in {"loss": loss, **answers}.items():
-            self._board.add_scalar(f"val/{name}", value, step)
+        self._show({f"val/{name}": value for name, value in {"loss": loss, **answers}.items()}, step)
         self.say(f"step {step}/{self.steps}, val loss {loss:.4f}" + (f", {rates.line()}" if rates else ""))
 
     def result(self, message: dict[str, Any]) -> None:
@@ -92,6 +107,14 @@ class Progress:
         if self.speaks:
             self._file.close()
             self._board.close()
+        if self._trackers:
+            self._trackers.close()
+
+    def _show(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if self._trackers:
+            self._trackers.log(values, step)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from extraction_assets.training.loss import learning_rate, response_loss
 from extraction_assets.training.order import GlobalBatch, global_batches
 from extraction_assets.training.output import write_adapter
 from extraction_assets.training.packs import shares
+from extraction_assets.training.preflight import preflight
 from extraction_assets.training.progress import ParentWatch, StepMetrics, open_pipes
 from extraction_assets.training.setup import Run, setup
 from extraction_assets.training.val_answers import answer_val
@@ -90,10 +92,13 @@ def fit(run: Run) -> None:
     steps = state.step if _out_of_patience(run) else job.plan.steps
     todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, steps, state.step))
     own = [_own_share(run, batch) for batch in todo]
-    packs = run.train.packs(rows for share in own for rows in share)
+    if todo:
+        packs = [rows for share in own for rows in share]
+        run.progress.preflight(preflight(job, run.train, packs, run.adapter, run.meter, partial(_try, run)))
+    ahead = run.train.packs(rows for share in own for rows in share)
     for batch, share in zip(todo, own, strict=True):
         started = time.perf_counter()
-        loss, norm, lr = optimizer_step(run, batch, islice(packs, len(share)), len(share))
+        loss, norm, lr = optimizer_step(run, batch, islice(ahead, len(share)), len(share))
         state.step, state.epoch, state.index = batch.step, batch.epoch, batch.start + len(batch.rows)
         state.losses.append(loss)
         seconds = time.perf_counter() - started
@@ -125,7 +130,14 @@ def fit(run: Run) -> None:
             count, best_step = state.worse_validations(job.settings.keep), state.best_step(job.settings.keep)
             run.progress.say(f"stopped after step {batch.step}: {count} validations in a row were no better than that of step {best_step}")
             break
-    packs.close()
+    ahead.close()
+
+
+def _try(run: Run, pack: Pack) -> None:
+    """Forward and backward of one pack, to no effect. On the model inside the wrapper: ranks need not wait for each other."""
+    run.adapter.train()
+    run.accelerator.backward(_loss(run, run.adapter, pack))
+    run.optimizer.zero_grad(set_to_none=True)
 
 
 def _out_of_patience(run: Run) -> bool:

@@ -22,7 +22,9 @@ from extraction_assets.training.checkpoints import RunState, load_checkpoint
 from extraction_assets.training.feed import Feed
 from extraction_assets.training.job import TrainingJob
 from extraction_assets.training.plan import split_lengths
+from extraction_assets.training.preflight import MemoryMeter
 from extraction_assets.training.progress import Progress
+from extraction_assets.training.trackers import open_trackers, require_installed
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -43,6 +45,8 @@ class Run:
     audit: Audit
     state: RunState
     progress: Progress
+    meter: MemoryMeter
+    """counts from before the base was loaded"""
 
     @property
     def adapter(self) -> PeftModel:
@@ -57,6 +61,8 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
     _require_unchanged(job)
+    require_installed(job.tracking)
+    meter = MemoryMeter(accelerator.device)
     base = load_base(job.base, four_bit=four_bit_config(job.settings))
     attend_within_pages(base.model)
     encoder = PageEncoder(base.format)
@@ -73,6 +79,7 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
     optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=job.settings.weight_decay)
     state, passed_over = load_checkpoint(Path(job.work), job.identity, model, optimizer)
     progress = Progress(Path(job.work), job.plan.steps, state.step, accelerator.is_main_process, pipes)
+    progress.follow(open_trackers(job, progress.say) if accelerator.is_main_process else None)
     for line in (*passed_over, *audit.lines()):
         progress.say(line)
     for left_out in job.plan.train.over_length:
@@ -81,7 +88,7 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         progress.say(f"resumes after step {state.step}")
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
     train, val = Feed(train_split, encoder), Feed(val_split, encoder)
-    return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress)
+    return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress, meter)
 
 
 def _require_unchanged(job: TrainingJob) -> None:

@@ -106,7 +106,7 @@ def stages(
         reading("lines", LINES, counts.lines, at_rest),
         reading("words", WORDS, counts.words, at_rest),
         reading("crops", CROPS, counts.crops, replace(at_rest, muon=2e-3, adam=1.5e-3)),
-        reading("pages", PAGES, counts.pages, replace(at_rest, muon=2e-3, adam=1.5e-3)),
+        reading("pages", PAGES, counts.pages, replace(at_rest, muon=2e-3, adam=1.5e-3, decay=0.65)),
         reading("finish", PAGES, counts.finish, Rates(muon=1.2e-3, adam=1e-3, decay=0.9, tower=0.3)),
     ]
 

@@ -1,0 +1,371 @@
+"""LoRA training steps, ours beside TRL's SFTTrainer and a plain padded transformers Trainer: same base, same pages, same optimizer steps.
+
+    python benchmarks/training.py --peers PYTHON [--steps N] [--json]
+
+PYTHON is an interpreter in which the peers run: they need torchvision, which the project does without. All three sides run there, one process each:
+
+    python3 -m venv peers && peers/bin/pip install torch torchvision transformers==5.23.0 peft trl accelerate datasets
+    peers/bin/pip install bitsandbytes pydantic universal_pathlib filelock tensorboard jsonschema
+
+Demo documents are generated and go through the graph down to the train split. Then each side takes the same optimizer steps of 32 examples
+(8 a forward pass; ours packs as many tokens as the 8 longest have), in float32, without gradient checkpointing, on two threads. The clock runs from the
+end of the first step to the end of the last, page files to weights; memory is the whole process's peak. The losses are those of
+the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
+Last, the input pipeline alone, on one thread: A4 pages of generated documents at 150 dpi, 1,248 x 1,760 px on the grid, file to tensors, beside the stock
+processor on the same files (in its PIL edition; on the grid neither has anything to resize).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+BATCH, MICRO_BATCH, RANK, ALPHA, RATE = 32, 8, 16, 32, 2e-4
+SIDES = {"ours": "extraction_assets", "trl": "trl", "trainer": "padded_trainer"}
+INPUT_PAGES, INPUT_ROUNDS, INPUT_DPI = 8, 5, 150
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter with torchvision, trl and the rest")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", choices=[*SIDES, "input"], help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        print(
+            json.dumps(
+                {"ours": ours, "trl": trl, "trainer": trainer, "input": input_pipelines}[arguments.side](
+                    arguments.work, arguments.steps + 1
+                )
+            )
+        )
+        return
+    if arguments.peers is None:
+        parser.error("--peers is needed: see --help")
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        prepare(work, BATCH * (arguments.steps + 1))
+        prepare_pages(work / "pages")
+        results = {side: run_side(arguments.peers, side, work, arguments.steps) for side in [*SIDES, "input"]}
+    print_results(results, arguments.json)
+
+
+def prepare(work: Path, examples: int) -> None:
+    """work/train.jsonl with exactly so many examples of generated vendors, work/base with random weights."""
+    from extraction_assets.commands import latest, update_command
+    from extraction_assets.demo.tiny_base import write_random_base
+    from extraction_assets.demonstration import make_documents
+
+    home = make_documents(work / "home", seed=11, say=say)
+    walk, problems = update_command(home, ["train_split"], say)
+    if walk.failures or problems:
+        sys.exit("\n".join([*walk.failures, *map(str, problems)]))
+    split = home.store.local_path(latest(home, "train_split")["jsonl"], ".jsonl")
+    lines = split.read_text(encoding="utf-8").splitlines()
+    if len(lines) < examples:
+        sys.exit(f"{len(lines)} training examples; --steps of at most {len(lines) // BATCH - 1}, please")
+    # beside the split, since its image paths are relative to it
+    (split.parent / "benchmark.jsonl").write_text("".join(line + "\n" for line in lines[:examples]), encoding="utf-8")
+    (work / "train.jsonl").symlink_to(split.parent / "benchmark.jsonl")
+    write_random_base(work / "base", seed=0, preset="demo")
+
+
+def prepare_pages(folder: Path) -> None:
+    """Page images of generated A4 documents, drawn as the graph draws them."""
+    from extraction_assets.demo.vendors import TYPES, make_document
+    from extraction_assets.documents.rendering import render_bytes
+    from extraction_assets.settings import RenderSettings
+
+    folder.mkdir()
+    settings = RenderSettings(dpi=INPUT_DPI, max_visual_tokens=4096)
+    for number in range(INPUT_PAGES):
+        document = make_document(11, number + 1, 1, TYPES[number % len(TYPES)], "a4")
+        page = render_bytes(document.pdf, settings).pages[0]
+        (folder / f"{number}.png").write_bytes(page.png)
+
+
+def run_side(python: Path, side: str, work: Path, steps: int) -> dict[str, Any]:
+    say(f"{SIDES[side]}: {steps + 1} steps of {BATCH} examples" if side in SIDES else "input pipelines")
+    command = [str(python), str(Path(__file__).resolve()), "--side", side, "--work", str(work), "--steps", str(steps)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def print_results(results: dict[str, dict[str, Any]], as_json: bool) -> None:
+    from printing import Row, print_rows
+
+    own, rows = results["ours"], []
+    for side in ("trl", "trainer"):
+        peer = results[side]
+        rows += [
+            Row("examples_per_s", own["examples_per_s"], "examples/s", "higher", peer["examples_per_s"], SIDES[side]),
+            Row("peak_memory_mb", own["peak_memory_mb"], "MB resident", "lower", peer["peak_memory_mb"], SIDES[side]),
+            Row("loss", own["loss"], "untrained adapter, 32 examples: equal is right", "lower", peer["loss"], SIDES[side]),
+        ]
+    pages = results["input"]
+    rows.append(Row("input_pages_per_s", pages["ours"], "pages/s on one core", "higher", pages["stock"], "stock PIL processor"))
+    print_rows(rows, ("transformers", "peft"), as_json)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# --- the sides: each in a process of its own ---------------------------------------------------------------------------------
+
+
+class Clock:
+    """examples/s from the end of the first step to the end of the last."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def step_ended(self) -> None:
+        self.ends.append(time.perf_counter())
+
+    def result(self, loss: float) -> dict[str, Any]:
+        seconds = self.ends[-1] - self.ends[0]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        speed = BATCH * (len(self.ends) - 1) / seconds
+        return {"examples_per_s": round(speed, 3), "peak_memory_mb": round(peak, 1), "loss": round(loss, 6), "steps": len(self.ends)}
+
+
+def ours(work: Path, steps: int) -> dict[str, Any]:
+    """The training run as the graph starts it, in this process."""
+    from extraction_assets.settings import TrainingSettings
+    from extraction_assets.training import progress, run
+    from extraction_assets.training.job import make_job
+
+    settings = TrainingSettings(
+        r=RANK,
+        alpha=ALPHA,
+        learning_rate=RATE,
+        effective_batch=BATCH,
+        micro_batch=MICRO_BATCH,
+        max_steps=steps,
+        checkpoint_every=1000,
+        val_answers=0,
+    )
+    (work / "val.jsonl").write_text("")
+    job = make_job((work / "train.jsonl").resolve(), work / "val.jsonl", work / "base", settings, work / "ours", threads=2)
+    clock, told = Clock(), progress.Progress.step
+
+    def step(self: Any, metrics: Any) -> None:
+        told(self, metrics)
+        clock.step_ended()
+
+    progress.Progress.step = step  # type: ignore[method-assign]
+    run.train(job)
+    return clock.result(loss_of_ours(work))
+
+
+def loss_of_ours(work: Path) -> float:
+    import torch
+
+    from extraction_assets.model.attention import attend_within_pages
+    from extraction_assets.model.base import load_base
+    from extraction_assets.model.packing import pack
+    from extraction_assets.training.loss import response_loss
+
+    base = load_base(work / "base", dtype=torch.float32)
+    attend_within_pages(base.model)
+    pages = encoded(work, base, range(BATCH))
+    with torch.no_grad():
+        total = sum(float(response_loss(base.model, pack([page], base.format.pages.merge))) for page in pages)
+    return total / sum(page.text.response_tokens for page in pages)
+
+
+def encoded(work: Path, base: Any, rows: Sequence[int]) -> list[Any]:
+    from extraction_assets.model.encoding import PageEncoder
+    from extraction_assets.model.examples import read_examples
+
+    encoder = PageEncoder(base.format)
+    examples = read_examples((work / "train.jsonl").resolve())
+    return [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in (examples[row] for row in rows)]
+
+
+def trl(work: Path, steps: int) -> dict[str, Any]:
+    import torch
+    from datasets import Dataset, Image, List
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, Qwen2VLImageProcessor, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
+    from trl import SFTConfig, SFTTrainer
+
+    from extraction_assets.model.examples import read_examples
+    from extraction_assets.model.lora import TARGETS
+
+    torch.set_num_threads(2)
+    tokenizer = AutoTokenizer.from_pretrained(work / "base")
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor.from_pretrained(work / "base"),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=tokenizer.chat_template,
+    )
+    rows = [
+        {
+            "images": [str(example.image)],
+            "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": example.instruction}]}],
+            "completion": [{"role": "assistant", "content": [{"type": "text", "text": example.target}]}],
+        }
+        for example in read_examples((work / "train.jsonl").resolve())
+    ]
+    data = Dataset.from_list(rows).cast_column("images", List(Image()))
+    config = SFTConfig(
+        **shared(work / "trl", steps),
+        max_length=None,
+        completion_only_loss=True,
+        packing=False,
+        gradient_checkpointing=False,
+        dataset_num_proc=None,
+    )
+    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS["attention+mlp"], task_type="CAUSAL_LM")
+    model = Qwen3VLForConditionalGeneration.from_pretrained(work / "base", dtype=torch.float32)
+    clock = Clock()
+    run = in_order(SFTTrainer)(
+        model=model, args=config, train_dataset=data, processing_class=processor, peft_config=lora, callbacks=[told_by(clock)]
+    )
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for row in range(BATCH):
+            batch = run.data_collator([run.train_dataset[row]])
+            labels = batch["labels"]
+            last = int((labels[0] != -100).nonzero().max())
+            labels[0, last] = -100  # the line break behind <|im_end|>
+            answered = int((labels != -100).sum())
+            total += float(run.model(**batch).loss) * answered
+            count += answered
+    run.train()
+    return clock.result(total / count)
+
+
+def trainer(work: Path, steps: int) -> dict[str, Any]:
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    from extraction_assets.model.base import load_base
+    from extraction_assets.model.encoding import collate
+    from extraction_assets.model.lora import add_lora
+    from extraction_assets.settings import TrainingSettings
+
+    torch.set_num_threads(2)
+    base = load_base(work / "base", dtype=torch.float32)
+    model = add_lora(base, TrainingSettings(r=RANK, alpha=ALPHA), seed=0)
+    pad = base.format.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+
+    def batch_of(rows: Sequence[int]) -> dict[str, Any]:
+        batch = collate(encoded(work, base, rows), pad, base.format.pages.merge)
+        return {name: value for name, value in vars(batch).items() if name != "ids"}
+
+    pages = encoded(work, base, range(BATCH))
+    total = 0.0
+    with torch.no_grad():
+        for row, page in enumerate(pages):
+            total += float(model(**batch_of([row])).loss) * page.text.response_tokens
+    clock = Clock()
+    run = in_order(Trainer)(
+        model=model,
+        args=TrainingArguments(**shared(work / "trainer", steps), remove_unused_columns=False),
+        train_dataset=list(range(BATCH * steps)),
+        data_collator=batch_of,
+        callbacks=[told_by(clock)],
+    )
+    run.train()
+    return clock.result(total / sum(page.text.response_tokens for page in pages))
+
+
+def input_pipelines(work: Path, _: int) -> dict[str, Any]:
+    """Pages per second of both sides, the median of rounds taken in turn."""
+    import statistics
+
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from extraction_assets.model.base import load_base_format
+    from extraction_assets.model.encoding import PageEncoder, read_page
+
+    torch.set_num_threads(1)
+    encoder = PageEncoder(load_base_format(work / "base"))
+    processor = Qwen2VLImageProcessorPil.from_pretrained(work / "base", min_pixels=1, max_pixels=2**31)
+    files = sorted((work / "pages").iterdir())
+
+    def own(path: Path) -> Any:
+        return torch.from_numpy(encoder.patches(read_page(path.read_bytes(), str(path))))
+
+    def stock(path: Path) -> Any:
+        with Image.open(path) as image:
+            return processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]
+
+    for path in files:
+        if not np.array_equal(own(path).numpy(), stock(path).numpy()):
+            sys.exit(f"{path}: the two pipelines give different tensors")
+    seconds: dict[str, list[float]] = {"ours": [], "stock": []}
+    for _ in range(INPUT_ROUNDS):
+        for name, side in (("ours", own), ("stock", stock)):
+            started = time.perf_counter()
+            for path in files:
+                side(path)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: round(len(files) / statistics.median(times), 2) for name, times in seconds.items()}
+
+
+def shared(output: Path, steps: int) -> dict[str, Any]:
+    """What both peers' TrainingArguments are given."""
+    return {
+        "output_dir": str(output),
+        "max_steps": steps,
+        "per_device_train_batch_size": MICRO_BATCH,
+        "gradient_accumulation_steps": BATCH // MICRO_BATCH,
+        "learning_rate": RATE,
+        "use_cpu": True,
+        "bf16": False,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "dataloader_num_workers": 0,
+        "disable_tqdm": True,
+    }
+
+
+def in_order(trainer_class: Any) -> Any:
+    """The same trainer, taking examples in the order of the split."""
+    from torch.utils.data import SequentialSampler
+
+    class InOrder(trainer_class):  # type: ignore[misc]
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(dataset if dataset is not None else self.train_dataset)
+
+    return InOrder
+
+
+def told_by(clock: Clock) -> Any:
+    from transformers import TrainerCallback
+
+    class Told(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.step_ended()
+
+    return Told()
+
+
+if __name__ == "__main__":
+    main()
