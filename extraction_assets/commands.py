@@ -128,20 +128,25 @@ def longest_planned(planned: Any, splits: Mapping[Split, str]) -> int | None:
     if planned is None or any(planned["splits"][split] != splits[split] for split in _LEARNED):
         return None
     lengths = [planned["plan"][split] for split in _LEARNED if planned["plan"][split] is not None]
-    if any(it["over_length"] for it in lengths):  # left out of our training and of these lengths, but not of the export
+    if any(
+        it["over_length"] or it.get("unwritable") for it in lengths
+    ):  # left out of our training and of these lengths, but not of the export
         return None
     return max(int(it["longest"]) for it in lengths)
 
 
 def plan_command(home: Home, gpu: str | None) -> tuple[dict[str, Any], str]:
     """(the plan held against a machine; the same in Markdown). gpu: None is this CPU."""
+    from extraction_assets.assets.report_source import split_schemas
     from extraction_assets.training.machines import machine_named
     from extraction_assets.training.plan import estimate, plan_training
     from extraction_assets.training.plan_card import plan_card
 
     machine = machine_named(gpu)
-    train, val = (home.store.local_path(latest(home, f"{split}_split")["jsonl"], ".jsonl") for split in ("train", "val"))
-    plan = plan_training(train, val, home.base_model(), home.settings().training)
+    digests = [latest(home, f"{split}_split")["jsonl"] for split in ("train", "val")]
+    train, val = (home.store.local_path(digest, ".jsonl") for digest in digests)
+    schemas = {digest: schema for jsonl in digests for digest, schema in split_schemas(home.store, jsonl).items()}
+    plan = plan_training(train, val, home.base_model(), home.settings().training, schemas)
     held = estimate(plan, machine)
     return {**plan.model_dump(mode="json"), "machine": held.to_json()}, plan_card(plan, held)
 

@@ -156,6 +156,9 @@ class TrainingSettings(Section):
     """tokens that a target may have; a longer one is never truncated"""
     over_length: Literal["skip", "error"] = "skip"
     """what happens to a longer one: left out, counted and reported, or an error"""
+    unwritable: Literal["skip", "error"] = "skip"
+    """what happens to an example whose target its schema's grammar rejects, such as a date that is none: left out, counted and
+    reported, or an error"""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """stop after this many optimizer steps (None: epochs decide)"""
     validate_every: Annotated[int, Field(ge=1)] | None = None

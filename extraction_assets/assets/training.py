@@ -22,9 +22,10 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         "everything below follows the plan, so the nightly gate stands here alone.",
         owners=OWNERS,
         kinds={"json"},
-        code_version="3",
+        code_version="4",
     )
     def training_plan(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
+        from extraction_assets.assets.report_source import split_schemas
         from extraction_assets.training.plan import plan_training  # torch: `status` and the dataset do without it
         from extraction_assets.training.plan_card import plan_card
         from extraction_assets.training.warm_start import warm_start
@@ -37,11 +38,14 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             run.store.local_path(digests["val"], ".jsonl"),
             run.home.base_model(),
             settings,
+            split_schemas(run.store, digests["train"]) | split_schemas(run.store, digests["val"]),
         )
         for example in plan.train.over_length:
             context.log.warning(
                 f"example {example.id} has a target of {example.target_tokens} tokens, more than training.max_target_tokens: it is left out whole"
             )
+        for target in plan.train.unwritable:
+            context.log.warning(f"left out: {target.problem}")
         base = run.read("base_model")["base_digest"]
         # the champion is what the gate has decided so far: state of the home, not an input (that edge would close a circle)
         champion = (run.record.latest_value("champion_adapter") or {}).get("adapter")

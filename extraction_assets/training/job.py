@@ -79,7 +79,7 @@ def make_job(
     output: default work/adapter. threads: default all cores. start: an adapter folder to go on from. schemas: by digest, those of the
     val split's examples, where settings.val_answers asks for answers during training.
     """
-    plan = plan or plan_training(train_jsonl, val_jsonl, base, settings)
+    plan = plan or plan_training(train_jsonl, val_jsonl, base, settings, schemas)
     train_digest, val_digest = digest_file(train_jsonl), digest_file(val_jsonl)
     return TrainingJob(
         train=str(train_jsonl.absolute()),

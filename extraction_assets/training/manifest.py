@@ -40,7 +40,7 @@ class AdapterManifest(Record):
     train_examples: int
     val_examples: int
     left_out: int
-    """over-length training examples"""
+    """training examples whose target was over length or unwritable"""
     steps: int
     """optimizer steps taken"""
     kept_step: int | None = None

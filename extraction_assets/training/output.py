@@ -45,7 +45,7 @@ def write_adapter(run: Run) -> None:
             audit=run.audit.to_json(),
             train_examples=plan.train.examples,
             val_examples=plan.val.examples if plan.val else 0,
-            left_out=len(plan.train.over_length),
+            left_out=len(plan.train.over_length) + len(plan.train.unwritable),
             steps=state.step,
             kept_step=kept,
             epochs=state.epoch + state.index / len(run.train.ids),

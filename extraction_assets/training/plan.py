@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from extraction_assets.model.base import BaseFormat, load_base_format
 from extraction_assets.model.encoding import PageEncoder, TextEncoding
 from extraction_assets.model.examples import Example, read_examples
 from extraction_assets.model.recompute import LEVELS
+from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import TrainingSettings
 from extraction_assets.store import digest_file
 from extraction_assets.training.arithmetic import MemoryEstimate, ModelShape
@@ -24,6 +25,7 @@ from extraction_assets.training.control import with_shuffled_targets
 from extraction_assets.training.machines import Machine
 from extraction_assets.training.order import GlobalBatch, global_batches, run_seed
 from extraction_assets.training.packs import pack_rows
+from extraction_assets.training.writable import UnwritableTarget, unwritable_targets
 
 _EXAMPLES_PACKED = 1_000_000
 """packs are counted over a run's steps up to this many examples (seconds); later epochs differ by their order only"""
@@ -53,6 +55,7 @@ class SplitLengths(Record):
     target_p95: int
     target_max: int
     over_length: tuple[LongExample, ...]
+    unwritable: tuple[UnwritableTarget, ...] = ()
 
 
 class Packing(Record):
@@ -125,16 +128,25 @@ class MachineEstimate:
         }
 
 
-def plan_training(train_jsonl: Path, val_jsonl: Path, base: str | Path | BaseFormat, settings: TrainingSettings) -> TrainingPlan:
-    """Plan a run.
+def plan_training(
+    train_jsonl: Path,
+    val_jsonl: Path,
+    base: str | Path | BaseFormat,
+    settings: TrainingSettings,
+    schemas: Mapping[str, TargetSchema] | None = None,
+) -> TrainingPlan:
+    """Plan a run. schemas: by digest, those of the splits' examples, whose grammars the targets must keep; None: that is not looked at.
 
-    Raises InputError: no example left to train on, an over-length target where settings.over_length is "error", a bad split line.
+    Raises InputError: no example left to train on, an over-length target where settings.over_length is "error", an unwritable one
+    where settings.unwritable is, a bad split line.
     """
     base_format = base if isinstance(base, BaseFormat) else load_base_format(base)
     encoder = PageEncoder(base_format)
     longest_possible = int(base_format.text.max_position_embeddings)
-    train, train_lengths = split_lengths(train_jsonl, encoder, settings, longest_possible)
-    val, val_lengths = split_lengths(val_jsonl, encoder, settings, longest_possible)
+    (train, train_lengths), (val, val_lengths) = (
+        split_lengths(jsonl, encoder, settings, longest_possible, unwritable_targets(jsonl, base_format, schemas or {}, settings))
+        for jsonl in (train_jsonl, val_jsonl)
+    )
     if not train:
         raise InputError(str(train_jsonl), "no example to train on", do="Add labelled documents, or raise training.max_target_tokens")
     shape = ModelShape.of(base_format)
@@ -178,10 +190,14 @@ def estimate(plan: TrainingPlan, machine: Machine) -> MachineEstimate:
 
 
 def split_lengths(
-    jsonl: Path, encoder: PageEncoder, settings: TrainingSettings, longest_possible: int
+    jsonl: Path, encoder: PageEncoder, settings: TrainingSettings, longest_possible: int, unwritable: Sequence[UnwritableTarget] = ()
 ) -> tuple[list[tuple[Example, TextEncoding]], SplitLengths]:
-    """The examples of a split as training reads them, with their tokens; over-length ones are listed and left out, or an InputError."""
-    examples = read_examples(jsonl)
+    """The examples of a split as training reads them, with their tokens; over-length ones are listed and left out, or an InputError.
+
+    unwritable: others to leave out.
+    """
+    left_out = {target.id for target in unwritable}
+    examples = tuple(example for example in read_examples(jsonl) if example.id not in left_out)
     if settings.shuffle_targets:
         examples = with_shuffled_targets(examples, settings.seed)
     texts = encoder.texts([(e.width, e.height, e.instruction, e.target, f"{jsonl} id {e.id}") for e in examples])
@@ -200,10 +216,12 @@ def split_lengths(
             f"at most {settings.max_target_tokens}, and {longest_possible} with its page",
             "Raise training.max_target_tokens, or set training.over_length to skip",
         )
-    return fits, _lengths(fits, over)
+    return fits, _lengths(fits, over, unwritable)
 
 
-def _lengths(fits: Sequence[tuple[Example, TextEncoding]], over: Sequence[LongExample]) -> SplitLengths:
+def _lengths(
+    fits: Sequence[tuple[Example, TextEncoding]], over: Sequence[LongExample], unwritable: Sequence[UnwritableTarget]
+) -> SplitLengths:
     targets = sorted(text.response_tokens - 1 for _, text in fits)
     longest = max(fits, key=lambda pair: (pair[1].tokens, pair[0].id), default=None)
     return SplitLengths(
@@ -217,6 +235,7 @@ def _lengths(fits: Sequence[tuple[Example, TextEncoding]], over: Sequence[LongEx
         target_p95=int(np.percentile(targets, 95, method="nearest")) if targets else 0,
         target_max=targets[-1] if targets else 0,
         over_length=tuple(over),
+        unwritable=tuple(unwritable),
     )
 
 

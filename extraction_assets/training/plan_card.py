@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extraction_assets.training.plan import MachineEstimate, TrainingPlan
+from extraction_assets.training.plan import MachineEstimate, SplitLengths, TrainingPlan
 
 _GIB = 2**30
 
@@ -11,7 +11,7 @@ def plan_card(plan: TrainingPlan, held_against: MachineEstimate | None = None) -
     """Examples, lengths and steps; with `held_against` also memory and time on that machine."""
     train, packing = plan.train, plan.packing
     rows = [
-        ("train examples", f"{train.examples:,}" + (f" ({len(train.over_length)} over-length left out)" if train.over_length else "")),
+        ("train examples", f"{train.examples:,}" + _left_out(train)),
         ("val examples", f"{plan.val.examples:,}" if plan.val else "none"),
         ("tokens an epoch", f"{train.tokens:,} ({train.visual_tokens:,} visual, {train.response_tokens:,} answered)"),
         ("longest example", f"{train.longest:,} tokens"),
@@ -30,3 +30,9 @@ def plan_card(plan: TrainingPlan, held_against: MachineEstimate | None = None) -
         ]
     lines = ["| training plan | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines + ([f"\n{held_against.advice}"] if held_against and held_against.advice else []))
+
+
+def _left_out(lengths: SplitLengths) -> str:
+    counts = {"over length": len(lengths.over_length), "unwritable": len(lengths.unwritable)}
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    return f" (left out: {', '.join(told)})" if told else ""

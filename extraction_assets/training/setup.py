@@ -67,8 +67,8 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
     attend_within_pages(base.model)
     encoder = PageEncoder(base.format)
     limit = int(base.format.text.max_position_embeddings)
-    train_split, _ = split_lengths(Path(job.train), encoder, job.settings, limit)
-    val_split, _ = split_lengths(Path(job.val), encoder, job.settings, limit)
+    train_split, _ = split_lengths(Path(job.train), encoder, job.settings, limit, job.plan.train.unwritable)
+    val_split = split_lengths(Path(job.val), encoder, job.settings, limit, job.plan.val.unwritable)[0] if job.plan.val else []
 
     model = add_lora(base, job.settings, job.seed)
     audit = audit_lora(model)
@@ -84,6 +84,8 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         progress.say(line)
     for left_out in job.plan.train.over_length:
         progress.say(f"left out: example {left_out.id}, its target has {left_out.target_tokens} tokens")
+    for unwritable in job.plan.train.unwritable:
+        progress.say(f"left out: {unwritable.problem}")
     if state.step:
         progress.say(f"resumes after step {state.step}")
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)

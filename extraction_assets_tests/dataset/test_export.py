@@ -535,10 +535,10 @@ def test_a_plan_tells_the_longest_example_only_where_it_speaks_of_all_of_them() 
     splits: dict[Split, str] = {"train": "t", "val": "v", "test": "e"}
 
     def planned(val: Any = None, over: tuple[Any, ...] = (), **digests: str) -> dict[str, Any]:
-        return {"splits": {**splits, **digests}, "plan": {"train": {"longest": 900, "over_length": over}, "val": val}}
+        return {"splits": {**splits, **digests}, "plan": {"train": {"longest": 900, "over_length": over, "unwritable": ()}, "val": val}}
 
     assert longest_planned(planned(), splits) == 900
-    assert longest_planned(planned({"longest": 950, "over_length": ()}), splits) == 950
+    assert longest_planned(planned({"longest": 950, "over_length": (), "unwritable": ()}), splits) == 950
     assert longest_planned(planned(over=({"id": "x"},)), splits) is None, "the export holds the over-length example too"
     assert longest_planned(planned(train="older"), splits) is None
     assert longest_planned(None, splits) is None
