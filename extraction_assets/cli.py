@@ -257,10 +257,13 @@ def _problems(problems: Sequence[InputError]) -> int | None:
 
 def _dataset(options: Any) -> None:
     from extraction_assets.commands import dataset_command, export_command
+    from extraction_assets.dataset.export.trainer_format import not_carried_over
 
     home = Home.open(options.home)
     if options.export is not None:
         export = export_command(home, options.export, options.out)
+        for line in not_carried_over(home.settings().training):
+            say(f"warning: the config does not carry over {line}; set it there in the trainer's own way")
         if options.json:
             _print_json(export.as_json())
         else:

@@ -544,6 +544,14 @@ def test_a_plan_tells_the_longest_example_only_where_it_speaks_of_all_of_them() 
     assert longest_planned(None, splits) is None
 
 
+def test_settings_that_no_config_speaks_of_are_told() -> None:
+    from extraction_assets.dataset.export.trainer_format import not_carried_over
+
+    assert not_carried_over(TrainingSettings(r=8, epochs=3)) == []
+    changed = TrainingSettings(keep="best", patience=2, recompute="layers")
+    assert not_carried_over(changed) == ["training.recompute: layers", "training.keep: best", "training.patience: 2"]
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = make_home(tmp_path / "home", {"invoice/acme": 4}, base=False)
     at = ["--home", str(home.root)]

@@ -54,6 +54,9 @@ CONTROL_TOKENS: tuple[str, ...] = (
 # fmt: on
 """Of Qwen3-VL's tokenizer. All four trainers tokenize the chat as one text, so these would act where a vendor merely printed them."""
 
+_OURS_ALONE = ("start", "precision", "recompute", "validate_every", "val_answers", "keep", "patience", "over_length", "unwritable")
+"""training settings that the configs do not carry over: each trainer has its own way, or none"""
+
 _TEMPLATE_TOKENS = 32
 """The chat template around one image, one instruction and one answer takes 12, and a line end after the answer; the rest is slack."""
 
@@ -76,6 +79,12 @@ class ExportExample:
         """No tokenizer gives more: a byte-level BPE makes at most one token of a byte (of the composed text: Qwen's normalises to NFC)."""
         text = unicodedata.normalize("NFC", self.instruction) + unicodedata.normalize("NFC", self.target)
         return self.width * self.height // GRID_PX**2 + len(text.encode()) + _TEMPLATE_TOKENS
+
+
+def not_carried_over(settings: TrainingSettings) -> list[str]:
+    """`training.KEY: value` of each setting that was changed from its default and that no config speaks of."""
+    default = TrainingSettings()
+    return [f"training.{key}: {getattr(settings, key)}" for key in _OURS_ALONE if getattr(settings, key) != getattr(default, key)]
 
 
 @dataclass(frozen=True)
