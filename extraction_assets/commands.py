@@ -220,6 +220,7 @@ def predict_command(
                 "finish_reason": page.answer.finish_reason,
                 "schema_valid": bool(parsed.strict and schema.is_valid(parsed.value)),
                 "confidence": page.answer.confidence,
+                "field_confidence": dict(page.answer.values),
                 "timing": {"seconds": round(page.answer.seconds, 4), "tokens": page.answer.tokens},
             }
         )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from extraction_assets.errors import InputError
 from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
 from extraction_assets.inference.slots import SlotCache
+from extraction_assets.inference.value_confidence import value_confidence
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base, BaseFormat
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
@@ -35,6 +37,8 @@ from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 
 FinishReason = Literal["stop", "length"]
+_LEAST = 1e-30
+"""probability below which all are alike; a mask may leave no token that float32 gives more than 0"""
 MOST_AT_ONCE = 32
 """tokens that must follow are read in passes of at most so many: a batch is as wide as its widest sequence"""
 
@@ -69,6 +73,8 @@ class Answer:
     """output tokens, the closing one included"""
     confidence: float
     """mean probability, before any mask, of the tokens that were chosen; uncalibrated: good for ranking at best, not for a threshold"""
+    values: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """JSON pointer of each value -> probability of its tokens (value_confidence.py); empty for an answer that was cut short"""
     passes: int = field(default=0, compare=False)
     """forward passes that the answer took part in, its prefill included"""
     seconds: float = field(default=0.0, compare=False)
@@ -202,7 +208,7 @@ class Answerer:
         """Yield the sequences that are done and close their slots: the last active one moves into the gap."""
         for slot in range(len(active) - 1, -1, -1):
             sequence = active[slot]
-            del sequence.tokens[settings.max_output_tokens :]
+            del sequence.tokens[settings.max_output_tokens :], sequence.logprobs[settings.max_output_tokens :]
             stopped = sequence.tokens[-1] in self._stops
             if not stopped and len(sequence.tokens) < settings.max_output_tokens:
                 continue
@@ -217,7 +223,9 @@ class Answerer:
         text = self.encoder.decode(sequence.tokens[:-1] if stopped else sequence.tokens)
         seconds = time.perf_counter() - sequence.started
         confidence = sequence.probability / max(1, sequence.chosen)
-        return Answer(sequence.id, text, "stop" if stopped else "length", count, confidence, sequence.passes, seconds)
+        spelled = [self._grammars.vocabulary.bytes_of([token]) for token in sequence.tokens[:-1]] if stopped else []
+        values = value_confidence(text, spelled, sequence.logprobs)
+        return Answer(sequence.id, text, "stop" if stopped else "length", count, confidence, values, sequence.passes, seconds)
 
     def _encoded_ahead(self, pages: Sequence[PagePrompt], order: Sequence[int]) -> Iterator[tuple[int, EncodedPage]]:
         """Pages in order, the next one being read while this one is answered."""
@@ -281,6 +289,8 @@ class _Sequence:
     """of `tokens`, those that the model was asked for"""
     probability: float = 0.0
     """sum over the chosen tokens"""
+    logprobs: list[float] = field(default_factory=list)
+    """of each of `tokens`; 0 where there was no choice"""
     passes: int = 1
     """forward passes so far; the prefill is the first"""
 
@@ -289,13 +299,16 @@ class _Sequence:
         self.tokens.append(token)
         self.chosen += 1
         self.probability += probability
+        self.logprobs.append(math.log(max(probability, _LEAST)))
         if self.matcher is not None:
             self.matcher.consume([token])
             self.take_forced()
 
     def take_forced(self) -> None:
         while self.matcher is not None and not self.matcher.is_ended and (forced := self.matcher.forced()):
-            self.tokens += forced[: self.matcher.consume(forced)]
+            taken = forced[: self.matcher.consume(forced)]
+            self.tokens += taken
+            self.logprobs += [0.0] * len(taken)
 
 
 def _with_adapter(base: Base, adapter: Path) -> Qwen3VLForConditionalGeneration:

@@ -1,0 +1,99 @@
+"""Training killed with SIGKILL at random moments and started again: is the adapter bitwise the one of an undisturbed run?
+
+    python benchmarks/resume.py [--kills N] [--seed S] [--json]
+
+Each trial is a run of its own through `accelerate launch`, as the graph starts it. The training process (not its launcher) is killed at a
+moment drawn over the whole length of an undisturbed run: while it loads, in a step, in a validation, while it writes a checkpoint or
+the adapter. Then the same job file is started again, without a word about where to go on, and must end with the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from printing import Row, print_rows  # noqa: E402
+
+from extraction_assets.demo.tiny_base import write_random_base  # noqa: E402
+from extraction_assets.settings import TrainingSettings  # noqa: E402
+from extraction_assets.store import digest_folder  # noqa: E402
+from extraction_assets.training.job import TrainingJob, make_job, training_command, write_job  # noqa: E402
+from extraction_assets_tests.model.pages import SCHEMA, SCHEMA_DIGEST, write_split  # noqa: E402
+
+SETTINGS = TrainingSettings(
+    r=4, effective_batch=4, micro_batch=2, epochs=8, dropout=0.1, checkpoint_every=1, validate_every=3, val_answers=2, max_target_tokens=64
+)
+"""80 steps' worth of moments at which something is being written; with dropout, so that random numbers matter"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_random_base(folder / "base", seed=0)
+        train, val = write_split(folder, "train", 40), write_split(folder, "val", 3)
+
+        def job(name: str) -> TrainingJob:
+            return make_job(train, val, folder / "base", SETTINGS, folder / name, threads=1, schemas={SCHEMA_DIGEST: SCHEMA})
+
+        started = time.monotonic()
+        undisturbed = job("undisturbed")
+        _run(undisturbed)
+        length = time.monotonic() - started
+        wanted = digest_folder(Path(undisturbed.output))
+        chosen = random.Random(arguments.seed)
+        equal = killed = resumed = 0
+        for trial in range(arguments.kills):
+            moment = chosen.uniform(0, length)
+            one = job(f"trial-{trial}")
+            killed += _kill(one, moment)
+            resumed += any((Path(one.work) / "checkpoints").glob("step-*"))
+            _run(one)
+            same = digest_folder(Path(one.output)) == wanted
+            equal += same
+            print(f"killed after {moment:.1f} of {length:.1f} s: {'the same' if same else 'OTHER'} bytes", file=sys.stderr, flush=True)
+    rows = [
+        Row("kills", killed, "runs that SIGKILL found alive", "higher"),
+        Row("after_a_checkpoint", resumed, "runs that had a checkpoint to go on from", "higher"),
+        Row("bitwise_equal", equal, f"of {arguments.kills} adapters", "higher"),
+    ]
+    print_rows(rows, ("torch", "peft"), arguments.json)
+    if equal != arguments.kills:
+        sys.exit(1)
+
+
+def _run(job: TrainingJob) -> None:
+    done = subprocess.run(training_command(write_job(job)), capture_output=True, text=True, cwd=PROJECT, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+
+
+def _kill(job: TrainingJob, seconds: float) -> bool:
+    """Kill the training process after so long; was it still there?"""
+    command = training_command(write_job(job))
+    direct = [sys.executable, *command[command.index("-m", 3) :]]
+    with subprocess.Popen(direct, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=os.environ) as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()
