@@ -3,7 +3,8 @@
 Greedy, with a key/value cache of slots (slots.py): every page is prefilled alone, unpadded, and decoded beside the others; a page
 that is done makes room for the next. An answer ends at <|im_end|> ("stop") or at max_output_tokens ("length"); nothing is repaired.
 A page with a schema is held to its grammar (grammar.py): the most probable token of those that may follow, and tokens that must follow
-(keys, brackets, quotes) are not asked for but go through the model together, in the pass that reads them.
+(keys, brackets, quotes) are not asked for but go through the model together, in the pass that reads them. A page with a text layer also
+has drafts (drafts.py), tokens that may follow: they are read in the same pass, and kept as far as the model would have chosen them.
 Batch size, and tokens read together, change an answer only where two tokens tie to within float rounding: matrix products of other
 shapes round differently.
 """
@@ -23,7 +24,9 @@ from typing import Any, Literal, cast
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
+from extraction_assets.documents.records import PageText
 from extraction_assets.errors import InputError
+from extraction_assets.inference.drafts import Drafter
 from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
 from extraction_assets.inference.slots import SlotCache
@@ -58,6 +61,8 @@ class PagePrompt:
     """SHA-256 that the bytes must have"""
     schema: TargetSchema | None = None
     """what the answer is held to; None: free text"""
+    text: PageText | None = None
+    """the page's words, where it has a text layer: never shown to the model, only to draft from"""
 
     @classmethod
     def of(cls, example: Example, schema: TargetSchema | None = None) -> PagePrompt:
@@ -134,16 +139,16 @@ class Answerer:
         waiting = self._encoded_ahead(pages, order)
         while cache is not None:
             while len(active) < slots and (item := next(waiting, None)) is not None:
-                active.append(self._prefill(item[0], item[1], pages[item[0]].schema, cache, len(active)))
+                active.append(self._prefill(item[0], item[1], pages[item[0]], cache, len(active)))
                 yield from self._finished(active, cache, settings)
             if not active:
                 return
-            self._step(active, cache)
+            self._step(active, cache, settings)
             yield from self._finished(active, cache, settings)
 
     # --- the loop's parts --------------------------------------------------------------------------------------------------
 
-    def _prefill(self, index: int, page: EncodedPage, schema: TargetSchema | None, cache: SlotCache, slot: int) -> _Sequence:
+    def _prefill(self, index: int, page: EncodedPage, prompt: PagePrompt, cache: SlotCache, slot: int) -> _Sequence:
         started = time.perf_counter()
         batch = collate([page], self._pad).to(self.device)
         cache.open_prefill(slot)
@@ -155,19 +160,21 @@ class Answerer:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        matcher = self._grammars.of(schema).matcher() if schema is not None else None
-        sequence = _Sequence(index, page.id, started, page.text.tokens, int(page.text.positions[0, -1]) + 1, matcher)
+        matcher = self._grammars.of(prompt.schema).matcher() if prompt.schema is not None else None
+        drafter = Drafter.of(prompt.text, self._grammars.vocabulary) if prompt.text is not None and prompt.text.words else None
+        sequence = _Sequence(index, page.id, started, page.text.tokens, int(page.text.positions[0, -1]) + 1, matcher, drafter)
         sequence.take_forced()
         if not sequence.tokens:
             self._choose([sequence], hidden[:, -1])
         return sequence
 
-    def _step(self, active: list[_Sequence], cache: SlotCache) -> None:
-        """Read what each sequence has not read yet, at most MOST_AT_ONCE tokens, then choose for those that have read all."""
+    def _step(self, active: list[_Sequence], cache: SlotCache, settings: DecodingSettings) -> None:
+        """Read what each sequence has not read yet and its draft, at most MOST_AT_ONCE tokens; then choose for those that have read all."""
         unread = [sequence.tokens[sequence.read : sequence.read + MOST_AT_ONCE] for sequence in active]
-        new = max(len(tokens) for tokens in unread)
+        fed = [tokens + self._draft(sequence, tokens, settings) for sequence, tokens in zip(active, unread, strict=True)]
+        new = max(len(tokens) for tokens in fed)
         mask = cache.open_step([sequence.length for sequence in active], new)
-        padded = torch.tensor([tokens + [self._pad] * (new - len(tokens)) for tokens in unread], device=self.device)
+        padded = torch.tensor([tokens + [self._pad] * (new - len(tokens)) for tokens in fed], device=self.device)
         first = torch.tensor([sequence.position for sequence in active], device=self.device)
         positions = first[:, None] + torch.arange(new, device=self.device)
         hidden = self.model.model.language_model(
@@ -178,14 +185,32 @@ class Answerer:
             use_cache=True,
         ).last_hidden_state
         for sequence, tokens in zip(active, unread, strict=True):
-            sequence.read += len(tokens)
-            sequence.length += len(tokens)
-            sequence.position += len(tokens)
+            sequence.go_on(len(tokens))
             sequence.passes += 1
-        ready = [slot for slot, sequence in enumerate(active) if sequence.read == len(sequence.tokens)]
-        if ready:
-            last = torch.tensor([len(unread[slot]) - 1 for slot in ready], device=self.device)
-            self._choose([active[slot] for slot in ready], hidden[torch.tensor(ready, device=self.device), last])
+        # place: of the last token, among those fed, that is known to belong to the answer
+        place = {slot: len(unread[slot]) - 1 for slot, sequence in enumerate(active) if sequence.read == len(sequence.tokens)}
+        while place:
+            slots = list(place)
+            at = hidden[torch.tensor(slots, device=self.device), torch.tensor(list(place.values()), device=self.device)]
+            self._choose([active[slot] for slot in slots], at)
+            for slot in slots:
+                sequence = active[slot]
+                agreed = _common(sequence.tokens[sequence.read :], fed[slot][place[slot] + 1 :])
+                sequence.go_on(agreed)
+                place[slot] += agreed
+                # only behind the last token of the answer so far can another be chosen
+                if not agreed or sequence.read < len(sequence.tokens) or self._is_done(sequence, settings):
+                    del place[slot]
+
+    def _draft(self, sequence: _Sequence, unread: list[int], settings: DecodingSettings) -> list[int]:
+        if sequence.drafter is None or sequence.read + len(unread) < len(sequence.tokens):
+            return []
+        room = min(MOST_AT_ONCE - len(unread), settings.max_output_tokens - len(sequence.tokens))
+        written = self._grammars.vocabulary.bytes_of(sequence.tokens).decode(errors="ignore")
+        return sequence.drafter.propose(written, room)
+
+    def _is_done(self, sequence: _Sequence, settings: DecodingSettings) -> bool:
+        return sequence.tokens[-1] in self._stops or len(sequence.tokens) >= settings.max_output_tokens
 
     def _choose(self, sequences: list[_Sequence], hidden: torch.Tensor) -> None:
         """Append to each sequence its most probable token of those allowed, and what must follow; hidden: (sequences, hidden size)."""
@@ -281,6 +306,8 @@ class _Sequence:
     """M-RoPE position of the next token, the same on all three axes"""
     matcher: Matcher | None
     """where the answer stands in its grammar; None: free text"""
+    drafter: Drafter | None
+    """None: a page without a text layer"""
     tokens: list[int] = field(default_factory=list)
     """of the answer so far"""
     read: int = 0
@@ -293,6 +320,12 @@ class _Sequence:
     """of each of `tokens`; 0 where there was no choice"""
     passes: int = 1
     """forward passes so far; the prefill is the first"""
+
+    def go_on(self, tokens: int) -> None:
+        """So many more tokens of the answer have gone through the model."""
+        self.read += tokens
+        self.length += tokens
+        self.position += tokens
 
     def take(self, token: int, probability: float) -> None:
         """Append a chosen token and those that must follow it."""
@@ -309,6 +342,11 @@ class _Sequence:
             taken = forced[: self.matcher.consume(forced)]
             self.tokens += taken
             self.logprobs += [0.0] * len(taken)
+
+
+def _common(tokens: Sequence[int], others: Sequence[int]) -> int:
+    """How many of the first tokens are the same."""
+    return next((i for i, (one, other) in enumerate(zip(tokens, others, strict=False)) if one != other), min(len(tokens), len(others)))
 
 
 def _with_adapter(base: Base, adapter: Path) -> Qwen3VLForConditionalGeneration:

@@ -32,7 +32,7 @@ class RenderedPage:
     width: int
     height: int
     text: PageText | None = None
-    """the page's words, where it has a text layer; not part of the prompt"""
+    """the page's words, where it has a text layer; not part of the prompt, only drafted from"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def predict_pages(
     """Answers for rendered pages, in the order given. Raises InputError naming file and page of one that is off the grid or too long."""
     held = schema if settings.constrained else None
     prompts = [
-        PagePrompt(f"{page.file} p{page.page}", schema.instruction, page.png, page.width, page.height, schema=held) for page in pages
+        PagePrompt(f"{page.file} p{page.page}", schema.instruction, page.png, page.width, page.height, schema=held, text=page.text)
+        for page in pages
     ]
     answers = answerer.answer(prompts, settings, progress)
     return [PageAnswer(page.file, page.page, answer) for page, answer in zip(pages, answers, strict=True)]
