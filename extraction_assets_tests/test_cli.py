@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from extraction_assets.assets.report_source import page_texts
 from extraction_assets.cli import main
-from extraction_assets.home import Home
+from extraction_assets.commands import latest
+from extraction_assets.dataset.chat import load_split
+from extraction_assets.home import Home, chat_record_schema_path
 from extraction_assets.training.adapter import read_manifest
 from extraction_assets_tests.homes import drop_document, make_home
 
@@ -205,6 +208,16 @@ def test_lineage_of_a_folder_that_is_no_adapter(home: Home, tmp_path: Path, caps
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "manifest.json").write_text("oops")
     assert "manifest.json" in refused(capsys, *at(home), "lineage", str(tmp_path / "folder"))
+
+
+def test_clean_pages_of_a_split_have_words_to_draft_from_and_no_others(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *at(home), "update", "--to", "test_split")[0] == 0
+    split = latest(home, "test_split")["jsonl"]
+    texts = page_texts(home.store, split, latest(home, "example_index")["targets"])
+    records = list(load_split(home.store.path(split, ".jsonl"), chat_record_schema_path()))
+    assert {record.meta.stratum for record in records} > {"clean"}
+    assert set(texts) == {record.meta.page_digest for record in records if record.meta.stratum == "clean"}
+    assert all(text.words for text in texts.values())
 
 
 def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from extraction_assets.assets.conditions import on_change
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
-from extraction_assets.assets.report_source import point_to, score_split, split_schemas
+from extraction_assets.assets.report_source import page_texts, point_to, score_split, split_schemas
 from extraction_assets.assets.tables import svg_image
 from extraction_assets.assets.training import TRAINING_POOL
 from extraction_assets.evaluation.gate import decide
@@ -188,6 +188,7 @@ def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: 
             work=run.store.work_folder(name),
             progress=run.progress("page"),
             schemas=split_schemas(run.store, planned["splits"][split]),
+            texts=page_texts(run.store, planned["splits"][split], planned["targets"]),
         )
 
     return run.store.put_file(run.store.build_folder(name, build) / "answers.jsonl", ".jsonl")

@@ -13,6 +13,7 @@ from typing import Any
 
 from extraction_assets.dataset.chat import ChatRecord, load_split
 from extraction_assets.dataset.records import CLEAN, PageTarget, Split, VendorTargets
+from extraction_assets.documents.records import PageText
 from extraction_assets.evaluation.run import Answer, ReportExample, ScoredRun, TypeExamples, score_examples
 from extraction_assets.home import chat_record_schema_path
 from extraction_assets.schema import TargetSchema
@@ -29,7 +30,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
     systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
     answers = {name: _answers(store, answered["answers"][name][split]) for name in systems}
     seen = {record.meta.vendor for record in _records(store, answered["splits"]["train"])}
-    boxes = _boxes(store, answered["targets"], {record.meta.vendor for record in records})
+    boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
     schemas: dict[str, TargetSchema] = {}
     for record in records:
@@ -64,6 +65,17 @@ def split_schemas(store: Store, jsonl: str) -> dict[str, TargetSchema]:
     return {digest: _schema(store, digest, type) for digest, type in types.items()}
 
 
+def page_texts(store: Store, jsonl: str, targets: Mapping[str, str]) -> dict[str, PageText]:
+    """The text layers of a split's pages, by digest of the page image; hard negatives and scans have none.
+
+    targets: digest of each vendor's page targets.
+    """
+    records = _records(store, jsonl)
+    pages = _page_targets(store, targets, {record.meta.vendor for record in records}).values()
+    wanted = {record.meta.page_digest for record in records}
+    return {page.image: PageText.model_validate(store.read_json(page.text)) for page in pages if page.text and page.image in wanted}
+
+
 def _schema(store: Store, digest: str, type: str) -> TargetSchema:
     return TargetSchema(store.read_json(digest), type, source=f"schemas/{type}.schema.json")
 
@@ -86,7 +98,7 @@ def _answers(store: Store, jsonl: str) -> dict[str, Answer]:
     return {line["id"]: Answer(line["text"], line["finish_reason"], line["tokens"]) for line in lines}
 
 
-def _boxes(store: Store, targets: Mapping[str, str], vendors: set[str]) -> dict[tuple[str, int], PageTarget]:
+def _page_targets(store: Store, targets: Mapping[str, str], vendors: set[str]) -> dict[tuple[str, int], PageTarget]:
     pages = {}
     for vendor in sorted(vendors & targets.keys()):
         for target in VendorTargets.model_validate(store.read_json(targets[vendor])).targets:

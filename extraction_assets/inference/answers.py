@@ -65,8 +65,8 @@ class PagePrompt:
     """the page's words, where it has a text layer: never shown to the model, only to draft from"""
 
     @classmethod
-    def of(cls, example: Example, schema: TargetSchema | None = None) -> PagePrompt:
-        return cls(example.id, example.instruction, example.image, example.width, example.height, example.page_digest, schema)
+    def of(cls, example: Example, schema: TargetSchema | None = None, text: PageText | None = None) -> PagePrompt:
+        return cls(example.id, example.instruction, example.image, example.width, example.height, example.page_digest, schema, text)
 
 
 @dataclass(frozen=True)

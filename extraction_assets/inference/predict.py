@@ -52,12 +52,14 @@ def predict_split(
     progress: Callable[[int, int], None] | None = None,
     loaded: Base | None = None,
     schemas: Mapping[str, TargetSchema] | None = None,
+    texts: Mapping[str, PageText] | None = None,
 ) -> Path:
     """Answer every example of a split; `out` holds one line {"id", "text", "finish_reason", "tokens"} each, in the split's order.
 
     adapter: None answers with the base alone. work: folder of the answers done so far (default: beside `out`); a killed call
     goes on from there, an answer that was cut short while it was written is given again. loaded: the base, if the caller has it in memory.
     schemas: by digest, those of the split's examples; their grammars hold the answers where settings.constrained. None: free text.
+    texts: by digest of the page image, the words to draft from; without them the answers are the same and take more passes.
     Raises InputError as read_examples, load_base and Answerer do.
     """
     examples = read_examples(split_jsonl)
@@ -66,7 +68,8 @@ def predict_split(
     partial = (work or out.parent / f".{out.name}.work") / PARTIAL
     lines = _answers_so_far(partial, question, {example.id for example in examples})
     held = schemas if settings.constrained and schemas is not None else {}
-    todo = [PagePrompt.of(example, held.get(example.schema)) for example in examples if example.id not in lines]
+    words = texts or {}
+    todo = [PagePrompt.of(one, held.get(one.schema), words.get(one.page_digest)) for one in examples if one.id not in lines]
     if todo:
         answerer = Answerer.of(loaded or load_base(base), adapter)
         with partial.open("a", encoding="utf-8") as file:
