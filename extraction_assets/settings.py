@@ -257,6 +257,9 @@ class Settings(BaseModel):
     """a folder (relative to the home) or a hub name such as Qwen/Qwen3-VL-8B-Instruct"""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """processes for rendering and images; 0: one per core. Not part of any digest"""
+    visual_memory_gb: Annotated[float, Field(ge=0, le=10_000)] = 2.0
+    """host memory for what the vision tower made of pages, so that it sees each but once in a run of several epochs; changes no number.
+    Not part of any digest"""
     render: RenderSettings = RenderSettings()
     targets: TargetSettings = TargetSettings()
     negatives: NegativeSettings = NegativeSettings()

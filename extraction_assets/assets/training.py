@@ -90,6 +90,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             start=run.store.folder(planned["start"]) if planned["start"] else None,
             schemas=split_schemas(run.store, planned["splits"]["val"]),
             tracking=run.home.settings().tracking,
+            visual_memory_gb=run.home.settings().visual_memory_gb,
         )
         adapter = job.identity
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})

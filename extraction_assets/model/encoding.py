@@ -79,7 +79,7 @@ class EncodedPage:
     id: str
     text: TextEncoding
     pixel_values: npt.NDArray[np.float32]
-    """(patches, 3 * temporal * patch * patch)"""
+    """(patches, 3 * temporal * patch * patch); no rows where what the tower makes of them is known"""
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,11 @@ class PageEncoder:
     def patches(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(height, width, 3) uint8 -> (patches, 3 * temporal * patch * patch) float32, the stock processor's values bit for bit."""
         return patchify(pixels, self.pages, self._levels)
+
+    @cached_property
+    def no_patches(self) -> npt.NDArray[np.float32]:
+        """(0, 3 * temporal * patch * patch)"""
+        return np.zeros((0, 3 * self.pages.temporal * self.pages.patch**2), dtype=np.float32)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -34,6 +34,8 @@ class Pack:
     """(response tokens,) int64: where the tokens stand that are followed by a response token"""
     response: torch.Tensor
     """(response tokens,) int64: the token to be predicted there"""
+    patches: tuple[int, ...]
+    """rows of pixel_values of each page: all its patches, or 0 where model.visual_memory knows the page"""
     pixel_values: torch.Tensor
     """(patches of all pages, patch values) float32"""
     image_grid_thw: torch.Tensor
@@ -81,6 +83,7 @@ def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
         page_starts=torch.from_numpy(starts.astype(np.int32)),
         response_at=torch.from_numpy(labelled - 1),
         response=torch.from_numpy(labels[labelled]),
+        patches=tuple(len(page.pixel_values) for page in pages),
         pixel_values=torch.from_numpy(np.concatenate([page.pixel_values for page in pages])),
         image_grid_thw=torch.tensor([[1, text.rows * merge, text.columns * merge] for text in texts]),
     )

@@ -127,9 +127,18 @@ class ModelShape(Record):
     # --- bytes --------------------------------------------------------------------------------------------------------------
 
     def memory(
-        self, settings: TrainingSettings, dtype_bytes: Literal[2, 4], tokens: int, response_tokens: int, visual_tokens: int
+        self,
+        settings: TrainingSettings,
+        dtype_bytes: Literal[2, 4],
+        tokens: int,
+        response_tokens: int,
+        visual_tokens: int,
+        page_visual_tokens: int,
     ) -> MemoryEstimate:
-        """Peak of one pack: all its tokens, and of them response and visual ones. Attention within pages adds nothing that grows faster."""
+        """Peak of one pack: all its tokens, and of them response and visual ones; page_visual_tokens: of its largest page.
+
+        Attention within pages adds nothing that grows faster.
+        """
         linear_bytes = NF4_BYTES if settings.method == "qlora" else dtype_bytes
         h, q, kv, i = self.hidden, self.query, self.key_value, self.intermediate
         adapts_mlp = settings.targets == "attention+mlp"
@@ -153,15 +162,15 @@ class ModelShape(Record):
             "layers": (dtype_bytes * h, attention + mlp),
         }[settings.recompute]
         head = response_tokens * self.vocabulary * (2 * dtype_bytes + 8)  # logits, their float32 copy, and both gradients
-        patches = visual_tokens * self.merge
-        pixels = patches * self.patch_values * 4
-        tower = patches * dtype_bytes * (6 * self.vision_hidden + 2 * self.vision_intermediate)
+        pixels = visual_tokens * self.merge * self.patch_values * 4
+        tower = page_visual_tokens * self.merge * dtype_bytes * (6 * self.vision_hidden + 2 * self.vision_intermediate)
+        seen = visual_tokens * dtype_bytes * self.hidden * self.mergers
         return MemoryEstimate(
             weights=round(self.language_linears * linear_bytes + self.other_parameters * dtype_bytes),
             adapters=self.adapter_parameters(settings) * _ADAPTER_BYTES,
             activations=tokens * (self.layers * kept + once),
             head=head,
-            pixels=pixels + tower,
+            pixels=pixels + tower + seen,
         )
 
 
@@ -176,7 +185,7 @@ class MemoryEstimate(Record):
     head: int
     """logits of the response tokens and their gradients"""
     pixels: int
-    """patches and the vision tower's largest intermediate"""
+    """patches, the vision tower's largest intermediate (it runs page by page) and its outputs"""
 
     @property
     def peak(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Container, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -17,8 +17,9 @@ _AGAIN = "Materialize page_images and the splits again"
 class Feed:
     """Reads, checks and packs examples whose tokens are known already."""
 
-    def __init__(self, examples: Sequence[tuple[Example, TextEncoding]], encoder: PageEncoder) -> None:
-        self.examples, self.encoder = examples, encoder
+    def __init__(self, examples: Sequence[tuple[Example, TextEncoding]], encoder: PageEncoder, known: Container[str] = frozenset()) -> None:
+        """known: ids of examples whose pages need no pixels any more."""
+        self.examples, self.encoder, self.known = examples, encoder, known
         self.ids = [example.id for example, _ in examples]
         self.lengths = [text.tokens for _, text in examples]
         self.response_tokens = [text.response_tokens for _, text in examples]
@@ -42,6 +43,8 @@ class Feed:
 
     def _page(self, row: int) -> EncodedPage:
         example, text = self.examples[row]
+        if example.id in self.known:
+            return EncodedPage(example.id, text, self.encoder.no_patches)
         where = f"example {example.id} ({example.image})"
         try:
             png = example.image.read_bytes()

@@ -20,7 +20,7 @@ from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.order import run_seed
 from extraction_assets.training.plan import TrainingPlan, plan_training
 
-_BESIDES = {"train", "val", "base", "start", "work", "output", "threads", "schemas", "tracking"}
+_BESIDES = {"train", "val", "base", "start", "work", "output", "threads", "schemas", "tracking", "visual_memory"}
 """fields that say where things lie, who watches, or what the digests of others pin already"""
 
 
@@ -53,6 +53,8 @@ class TrainingJob(Record):
     """adapter folder to be made; complete or absent"""
     threads: int
     """CPU threads; part of what makes a CPU run repeatable bit for bit"""
+    visual_memory: int
+    """bytes of host memory for what the vision tower made of pages that come again; changes no number"""
 
     @property
     def identity(self) -> str:
@@ -73,6 +75,7 @@ def make_job(
     start: Path | None = None,
     schemas: Mapping[str, TargetSchema] | None = None,
     tracking: TrackingSettings | None = None,
+    visual_memory_gb: float = 2.0,
 ) -> TrainingJob:
     """Plan a run (unless `plan` is given) and fix everything about it. Raises InputError as plan_training does.
 
@@ -98,6 +101,7 @@ def make_job(
         work=str(work.absolute()),
         output=str((output or work / "adapter").absolute()),
         threads=threads or os.cpu_count() or 1,
+        visual_memory=round(visual_memory_gb * 1e9),
     )
 
 

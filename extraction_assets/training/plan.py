@@ -76,6 +76,8 @@ class Packing(Record):
     """most in any pack"""
     visual_tokens: int
     """most in any pack"""
+    page_visual_tokens: int
+    """most of any page"""
 
 
 class TrainingPlan(Record):
@@ -276,11 +278,13 @@ def _packing(batches: Sequence[GlobalBatch], texts: Sequence[TextEncoding], sett
         tokens=max(tokens),
         response_tokens=max(sum(responses[row] for row in pack) for packs in steps for pack in packs),
         visual_tokens=max(sum(visuals[row] for row in pack) for packs in steps for pack in packs),
+        page_visual_tokens=max(visuals),
     )
 
 
 def _peak(plan: TrainingPlan, settings: TrainingSettings, packing: Packing, machine: Machine) -> MemoryEstimate:
-    return plan.shape.memory(settings, machine.dtype_bytes, packing.tokens, packing.response_tokens, packing.visual_tokens)
+    sizes = (packing.tokens, packing.response_tokens, packing.visual_tokens, packing.page_visual_tokens)
+    return plan.shape.memory(settings, machine.dtype_bytes, *sizes)
 
 
 def _advice(plan: TrainingPlan, machine: Machine, memory: MemoryEstimate) -> str:

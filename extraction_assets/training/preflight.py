@@ -97,10 +97,10 @@ def preflight(
 
 def _estimate(job: TrainingJob, train: Feed, rows: Sequence[int], device: torch.device) -> MemoryEstimate:
     texts = [train.examples[row][1] for row in rows]
-    visual = sum(text.rows * text.columns for text in texts)
+    visual = [text.rows * text.columns for text in texts]
     response = sum(text.response_tokens for text in texts)
     weight: Literal[2, 4] = 2 if device.type == "cuda" else 4
-    return job.plan.shape.memory(job.settings, weight, sum(text.tokens for text in texts), response, visual)
+    return job.plan.shape.memory(job.settings, weight, sum(text.tokens for text in texts), response, sum(visual), max(visual))
 
 
 def _peak_of_allocations(recorded: profile) -> int:

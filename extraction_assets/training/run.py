@@ -136,7 +136,7 @@ def fit(run: Run) -> None:
 def _try(run: Run, pack: Pack) -> None:
     """Forward and backward of one pack, to no effect. On the model inside the wrapper: ranks need not wait for each other."""
     run.adapter.train()
-    run.accelerator.backward(_loss(run, run.adapter, pack))
+    run.accelerator.backward(_loss(run, run.adapter, pack, keep=False))
     run.optimizer.zero_grad(set_to_none=True)
 
 
@@ -157,7 +157,7 @@ def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: i
     for number, pack in enumerate(packs, 1):
         moved = pack.to(accelerator.device)
         with nullcontext() if number == count else accelerator.no_sync(run.model):
-            loss = _loss(run, run.model, moved)
+            loss = _loss(run, run.model, moved, keep=job.plan.epochs > 1)
             accelerator.backward(loss * scale)
         sums.append(loss.detach())
         seen.append(pack.ids)
@@ -184,17 +184,22 @@ def validate(run: Run) -> float:
     total = torch.zeros((), dtype=torch.float64)
     for pack in run.val.packs(own):
         # not the wrapped model: a rank without a pack would miss the buffers that the wrapper sends round before a forward pass
-        total += _loss(run, run.adapter, pack.to(accelerator.device)).cpu()
+        total += _loss(run, run.adapter, pack.to(accelerator.device), keep=True).cpu()
     reduced = accelerator.reduce(total.to(accelerator.device), "sum")
     return float(reduced) / sum(run.val.response_tokens)
 
 
-def _loss(run: Run, model: torch.nn.Module, pack: Pack) -> torch.Tensor:
+def _loss(run: Run, model: torch.nn.Module, pack: Pack, keep: bool) -> torch.Tensor:
+    """keep: the pack's pages will come again."""
     device = run.accelerator.device.type
     # float32 adapters beside bfloat16 weights: autocast multiplies in bfloat16, peft must not lift the activations to float32 first
     precision = run.job.settings.precision
     half = precision == "bfloat16" or (precision == "auto" and device == "cuda" and torch.cuda.is_bf16_supported())
-    with torch.autocast(device, torch.bfloat16, enabled=half), disable_input_dtype_casting(run.adapter, active=half):
+    with (
+        torch.autocast(device, torch.bfloat16, enabled=half),
+        disable_input_dtype_casting(run.adapter, active=half),
+        run.visual.pages_of(pack, keep),
+    ):
         return response_loss(model, pack)
 
 

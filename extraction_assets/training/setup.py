@@ -16,6 +16,7 @@ from extraction_assets.model.base import BaseFormat, base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.recompute import recompute_in_backward
+from extraction_assets.model.visual_memory import VisualMemory
 from extraction_assets.store import digest_file
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.checkpoints import RunState, load_checkpoint
@@ -47,6 +48,7 @@ class Run:
     progress: Progress
     meter: MemoryMeter
     """counts from before the base was loaded"""
+    visual: VisualMemory
 
     @property
     def adapter(self) -> PeftModel:
@@ -89,8 +91,9 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
     if state.step:
         progress.say(f"resumes after step {state.step}")
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    train, val = Feed(train_split, encoder), Feed(val_split, encoder)
-    return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress, meter)
+    visual = VisualMemory(base.model, job.visual_memory)
+    train, val = Feed(train_split, encoder, visual), Feed(val_split, encoder, visual)
+    return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress, meter, visual)
 
 
 def _require_unchanged(job: TrainingJob) -> None:

@@ -44,7 +44,7 @@ def _kept_bytes(base_folder: Path, settings: TrainingSettings, level: Recompute)
     response = sum(page.text.response_tokens for page in pages)
     visual = sum(page.text.rows * page.text.columns for page in pages)
     tokens = sum(page.text.tokens for page in pages)
-    plan = ModelShape.of(base.format).memory(settings.model_copy(update={"recompute": level}), 4, tokens, response, visual)
+    plan = ModelShape.of(base.format).memory(settings.model_copy(update={"recompute": level}), 4, tokens, response, visual, visual)
     return total, plan.activations
 
 

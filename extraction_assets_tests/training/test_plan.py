@@ -100,8 +100,8 @@ def test_closed_form_reproduces_the_8b_figures(data: Data) -> None:
     """Weights 16.3 / 6.7 GiB, adapters 0.65, activations 9.5 GiB a page of 1,500 tokens, 52.1 TFLOP a page (ViT 7.2, LLM forward 21.5)."""
     named = load_base_format(data.base)
     shape, settings = ModelShape.of(replace(named, config=CONFIG_8B)), TrainingSettings()
-    lora = shape.memory(settings, 2, tokens=1500, response_tokens=300, visual_tokens=1200)
-    qlora = shape.memory(settings.model_copy(update={"method": "qlora"}), 2, 1500, 300, 1200)
+    lora = shape.memory(settings, 2, tokens=1500, response_tokens=300, visual_tokens=1200, page_visual_tokens=1200)
+    qlora = shape.memory(settings.model_copy(update={"method": "qlora"}), 2, 1500, 300, 1200, 1200)
     gib = 2**30
     assert lora.weights / gib == pytest.approx(16.3, rel=0.01)
     assert qlora.weights / gib == pytest.approx(6.7, rel=0.01)

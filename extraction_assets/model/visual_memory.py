@@ -1,0 +1,70 @@
+"""What the frozen vision tower makes of a page, kept from epoch to epoch: the second time a page comes, neither its file is opened nor the tower run.
+
+Adapters never touch the tower, so its outputs are the same at every step. Each page goes through it alone, whatever pack it comes in: what
+is kept and what would be computed again are the same bits, and a resumed run ends where an undisturbed one ends.
+Kept in host memory up to a budget, first come first kept; nothing that was kept is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+from extraction_assets.model.packing import Pack
+
+_Page = tuple[torch.Tensor, ...]
+"""(visual tokens, hidden): the merged output, then one per deepstack layer"""
+
+
+class VisualMemory:
+    def __init__(self, model: Qwen3VLForConditionalGeneration, budget: int) -> None:
+        """Take the place of the model's own get_image_features. budget: bytes."""
+        self._inner: Any = model.model
+        self._see = self._inner.get_image_features
+        self._inner.get_image_features = self._features
+        self._budget, self._taken = budget, 0
+        self._kept: dict[str, _Page] = {}
+        self._pack: Pack | None = None
+        self._keep = False
+
+    def __contains__(self, page: object) -> bool:
+        """Is this example's page known, so that a pack may come without its pixels?"""
+        return page in self._kept
+
+    @contextmanager
+    def pages_of(self, pack: Pack, keep: bool) -> Iterator[None]:
+        """Inside, a forward pass is that of `pack`. keep: its pages will come again."""
+        self._pack, self._keep = pack, keep
+        try:
+            yield
+        finally:
+            self._pack = None
+
+    def _features(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **options: Any) -> Any:
+        if self._pack is None:  # not a pack: answers during training
+            return self._see(pixel_values, image_grid_thw, **options)
+        pages: list[_Page] = []
+        start = 0
+        for number, (example, patches) in enumerate(zip(self._pack.ids, self._pack.patches, strict=True)):
+            known = self._kept.get(example)
+            if known is not None:
+                pages.append(tuple(part.to(pixel_values.device, non_blocking=True) for part in known))
+            else:
+                pages.append(self._page(example, pixel_values[start : start + patches], image_grid_thw[number : number + 1], options))
+            start += patches
+        merged, *deepstack = zip(*pages, strict=True)
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=merged, deepstack_features=deepstack)  # type: ignore[arg-type]
+
+    def _page(self, example: str, pixels: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> _Page:
+        seen = self._see(pixels, grid, **options)
+        page: _Page = (seen.pooler_output[0], *(part[0] for part in seen.deepstack_features))
+        size = sum(part.nbytes for part in page)
+        if self._keep and self._taken + size <= self._budget:
+            self._taken += size
+            self._kept[example] = tuple(part.detach().to("cpu", copy=True) for part in page)
+        return page

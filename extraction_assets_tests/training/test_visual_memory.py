@@ -1,0 +1,64 @@
+"""What the frozen tower made of a page is kept over epochs: fewer pages are opened, and not one bit of the adapter is another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from extraction_assets.model.base import Base, load_base
+from extraction_assets.model.encoding import PageEncoder
+from extraction_assets.model.examples import read_examples
+from extraction_assets.model.packing import pack
+from extraction_assets.model.visual_memory import VisualMemory
+from extraction_assets.training import feed, run
+from extraction_assets.training.loss import response_loss
+from extraction_assets_tests.training.conftest import Data
+
+
+def _train(data: Data, work: Path, gigabytes: float, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, int]:
+    """(the adapter's weights, page files opened)"""
+    opened = 0
+    real = feed.read_page
+
+    def counted(*arguments: object) -> object:
+        nonlocal opened
+        opened += 1
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(feed, "read_page", counted)
+    job = data.job(work).model_copy(update={"visual_memory": round(gigabytes * 1e9)})
+    weights = (run.train(job) / "adapter_model.safetensors").read_bytes()
+    monkeypatch.setattr(feed, "read_page", real)
+    return weights, opened
+
+
+def test_pages_are_seen_once_and_the_adapter_is_the_same_bit_for_bit(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without, every_time = _train(data, tmp_path / "without", 0, monkeypatch)
+    whole, once = _train(data, tmp_path / "whole", 1, monkeypatch)
+    some, between = _train(data, tmp_path / "some", 5e-5, monkeypatch)
+    assert without == whole == some
+    tried = every_time - 3 * (10 + 3)  # the preflight's pages
+    assert 1 <= tried <= 4
+    assert 10 + 3 + tried <= once <= 10 + 3 + tried + 4  # the feed reads ahead of what is kept
+    assert once < between < every_time
+
+
+def test_a_pack_with_and_without_pixels_has_the_same_loss(data: Data, base: Base, encoder: PageEncoder) -> None:
+    model = load_base(data.base, dtype=torch.float32).model
+    pages = [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in read_examples(data.train)[:3]]
+    stock = response_loss(model, pack(pages))
+    memory = VisualMemory(model, 10**9)
+    with memory.pages_of(pack(pages[:2]), keep=True):
+        response_loss(model, pack(pages[:2]))
+    assert [page.id in memory for page in pages] == [True, True, False]
+    known = [type(page)(page.id, page.text, encoder.no_patches) if page.id in memory else page for page in pages]
+    both = []
+    for some in (pages, known):
+        with memory.pages_of(pack(some), keep=False):
+            both.append(response_loss(model, pack(some)))
+    assert torch.equal(*both)
+    torch.testing.assert_close(both[0], stock, rtol=1e-6, atol=0)
+    assert pages[2].id not in memory
+    torch.testing.assert_close(response_loss(model, pack(pages)), stock)  # outside, the model is as it was
