@@ -184,9 +184,14 @@ def validate(run: Run) -> float:
     total = torch.zeros((), dtype=torch.float64)
     for pack in run.val.packs(own):
         # not the wrapped model: a rank without a pack would miss the buffers that the wrapper sends round before a forward pass
-        total += _loss(run, run.adapter, pack.to(accelerator.device), keep=True).cpu()
+        total += _loss(run, run.adapter, pack.to(accelerator.device), keep=_validates_again(run)).cpu()
     reduced = accelerator.reduce(total.to(accelerator.device), "sum")
     return float(reduced) / sum(run.val.response_tokens)
+
+
+def _validates_again(run: Run) -> bool:
+    every = run.job.settings.validate_every
+    return run.job.plan.epochs > 1 or (every is not None and every < run.job.plan.steps)
 
 
 def _loss(run: Run, model: torch.nn.Module, pack: Pack, keep: bool) -> torch.Tensor:

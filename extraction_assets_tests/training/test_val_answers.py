@@ -59,9 +59,10 @@ def test_what_is_said_during_training_is_what_the_adapter_answers(learnt: Traini
     assert said[-1]["val_field_accuracy"] > said[0]["val_field_accuracy"]
 
 
-def test_looking_does_not_change_what_is_learnt(data: Data, tmp_path: Path) -> None:
-    """Answers leave attention, random numbers and weights as they were."""
-    few = {"max_steps": 4, "validate_every": 2, "max_target_tokens": 64}
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_looking_does_not_change_what_is_learnt(data: Data, tmp_path: Path, method: str) -> None:
+    """Answers leave attention, random numbers and weights as they were, also those in four bits."""
+    few = {"max_steps": 4, "validate_every": 2, "max_target_tokens": 64, "method": method}
     looked, not_looked = (data.job(tmp_path / str(pages), SETTINGS.model_copy(update={**few, "val_answers": pages})) for pages in (2, 0))
     ends = [(run.train(job) / "adapter_model.safetensors").read_bytes() for job in (looked, not_looked)]
     assert ends[0] == ends[1]
