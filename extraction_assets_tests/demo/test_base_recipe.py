@@ -17,7 +17,7 @@ from extraction_assets.demo.base_recipe.measure import measure
 from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageSize, prompt, reading_batches, value_mask
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
 from extraction_assets.demo.base_recipe.reading_stage import score_answers
-from extraction_assets.demo.base_recipe.recipe import StepCounts, lean_on_neighbours, restore, start_model, train
+from extraction_assets.demo.base_recipe.recipe import StepCounts, lean_on_neighbours, restore, start_guide, start_model, train
 from extraction_assets.demo.base_recipe.trainer import Pace
 from extraction_assets.demo.base_recipe.vision import patches_of, see
 from extraction_assets.demo.tiny_base import write_tokenizer
@@ -209,16 +209,40 @@ def test_the_loss_falls_in_the_glyph_stage(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_ends_as_a_folder_that_loads_with_a_card_of_measured_figures(tmp_path: Path) -> None:
     run(tmp_path / "run", counts=StepCounts(0, 1, 1, 0, 0, 0, 0))
-    model, heads, position = restore(tmp_path / "run", 1, "test", CPU)
-    export(model, heads, tmp_path / "out", "test")
+    model, heads, guide_heads, position = restore(tmp_path / "run", 1, "test", CPU)
+    export(model, heads, guide_heads, tmp_path / "out", "test")
     measures = measure(tmp_path / "out", 5, 2, CPU)
-    write_card(tmp_path / "out", {**measures, "run_seed": 1, **StepCounts(0, 1, 1, 0, 0, 0, 0).walked(position)})
+    write_card(tmp_path / "out", {**measures, "run_seed": 1, "steps": StepCounts(0, 1, 1, 0, 0, 0, 0).walked(position)})
     loaded = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.to(torch.bfloat16))
     assert load_heads(tmp_path / "out", 64, 64).patch.weight.shape == heads.patch.weight.shape
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"{measures['sizes']['512x640']['glyphs_from_patch']:.3f}" in card
     assert "glyphs 1, lines 1" in card
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_an_exported_base(tmp_path: Path) -> None:
+    run(tmp_path / "run", counts=StepCounts(0, 1, 1, 0, 0, 0, 0))
+    model, heads, guide_heads, _ = restore(tmp_path / "run", 1, "test", CPU)
+    export(model, heads, guide_heads, tmp_path / "out", "test")
+    never = Pace(stop=lambda: True)
+    train(tmp_path / "on", 2, "test", StepCounts(0, 0, 0, 0, 0, 0, 1), never, CPU, begin=tmp_path / "out")
+    on, on_heads, on_guide, position = restore(tmp_path / "on", 2, "test", CPU)
+    assert (position.stage, position.step) == ("finish", 1)
+    for before, after in ((model, on), (heads, on_heads), (guide_heads, on_guide)):
+        pairs = [(value, after.state_dict()[name]) for name, value in before.state_dict().items()]
+        assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-2) for a, b in pairs)  # rounded to bfloat16, one warm-up step further
+        assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_base_of_another_size_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        train(tmp_path / "run", 1, "test", StepCounts(0, 0, 0, 0, 0, 0, 1), Pace(), CPU, begin=tmp_path)
+    model, heads = start_model(1, "demo", CPU)
+    export(model, heads, start_guide(model, 1, CPU), tmp_path / "demo", "demo")
+    with pytest.raises(InputError, match="other tensors"):
+        train(tmp_path / "run", 1, "test", StepCounts(0, 0, 0, 0, 0, 0, 1), Pace(), CPU, begin=tmp_path / "demo")
 
 
 def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a run to a checkpoint folder that transformers loads: weights in bfloat16, tokenizer, processor files, glyph heads, model card."""
+"""From a run to a checkpoint folder that transformers loads, and back: weights in bfloat16, tokenizer, processor files, training heads, model card."""
 
 from __future__ import annotations
 
@@ -9,32 +9,58 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from extraction_assets.demo.base_recipe.guide import GuideHeads
 from extraction_assets.demo.base_recipe.vision import GlyphHeads
 from extraction_assets.demo.tiny_base import Preset, write_model, write_processor, write_tokenizer
 from extraction_assets.errors import InputError
 
-HEADS_FILE = "glyph_heads.safetensors"
+GLYPH_HEADS_FILE = "glyph_heads.safetensors"
+GUIDE_HEADS_FILE = "guide_heads.safetensors"
 MEASURES_FILE = "measures.json"
 
 
-def export(model: Any, heads: GlyphHeads, folder: Path, preset: Preset) -> None:
+def export(model: Any, heads: GlyphHeads, guide_heads: GuideHeads, folder: Path, preset: Preset) -> None:
     """All but the card, which needs measures."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder, preset)
     write_processor(folder)
     write_model(model, folder)
-    stored = {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in heads.state_dict().items()}
-    save_file(stored, folder / HEADS_FILE, metadata={"format": "pt"})
+    for name, module in ((GLYPH_HEADS_FILE, heads), (GUIDE_HEADS_FILE, guide_heads)):
+        stored = {key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in module.state_dict().items()}
+        save_file(stored, folder / name, metadata={"format": "pt"})
 
 
 def load_heads(folder: Path, vision_hidden: int, text_hidden: int) -> GlyphHeads:
-    """The heads of an exported base. Raises InputError where the folder has none."""
-    path = folder / HEADS_FILE
-    if not path.exists():
-        raise InputError(str(path), "no such file", "the glyph heads of a base made by base_recipe", "Export the base again")
+    """The glyph heads of an exported base. Raises InputError where the folder has none."""
     heads = GlyphHeads(vision_hidden, text_hidden)
-    heads.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    _load(heads, folder / GLYPH_HEADS_FILE)
     return heads
+
+
+def load_base(folder: Path, model: Any, heads: GlyphHeads, guide_heads: GuideHeads) -> None:
+    """Fill all three from an exported base, to go on from there. Raises InputError where the folder is none of this recipe's size."""
+    _load(model, folder / "model.safetensors")
+    _load(heads, folder / GLYPH_HEADS_FILE)
+    _load(guide_heads, folder / GUIDE_HEADS_FILE)
+
+
+def steps_behind(folder: Path) -> str:
+    """What the card of an exported base says of the steps that made it."""
+    path = folder / MEASURES_FILE
+    if not path.exists():
+        raise InputError(str(path), "no such file", "the measures of a base made by base_recipe", "Name the folder of such a base")
+    return str(json.loads(path.read_text(encoding="utf-8"))["steps"])
+
+
+def _load(module: torch.nn.Module, path: Path) -> None:
+    if not path.exists():
+        raise InputError(str(path), "no such file", "part of a base made by base_recipe", "Export the base again")
+    weights = {name: value.float() for name, value in load_file(path).items()}
+    wanted = module.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in wanted.items() if name in weights or "lm_head" not in name}  # tied, stored once
+    if shapes != {name: tuple(value.shape) for name, value in weights.items()}:
+        raise InputError(str(path), "other tensors than the recipe's", "a base of the same preset", "Name the base of this preset")
+    module.load_state_dict(weights, strict=False)
 
 
 _CARD = """\
@@ -55,7 +81,7 @@ From random weights, on generated pages only (no third-party data, weights or te
 
     python -m extraction_assets.demo.base_recipe --work RUN --out {name}
 
-Stages: {stages}. Pages are PDFs (base-14 and pymupdf-fonts faces, text of 17 to 28 px: 8.5 to 14 pt at 144 dpi), with scan noise,
+Pages are PDFs (base-14 and pymupdf-fonts faces, text of 17 to 28 px: 8.5 to 14 pt at 144 dpi), with scan noise,
 small turns and stamps. Seed {seed}; steps taken: {steps}.
 
 ## What to ask
@@ -72,7 +98,8 @@ glyphs: characters named right from one patch, and from one visual token after m
 objects with exactly the asked keys and columns. field_exact, cell_exact: header values and table cells equal to the gold; free
 answers, nothing constrained.
 
-`glyph_heads.safetensors` holds the heads that name characters in the tower's cells; only the measuring needs them.
+`glyph_heads.safetensors` and `guide_heads.safetensors` hold what names characters in the tower's cells and in the language model's
+states; only the measuring, and training on from here (`--from {name}`), need them.
 """
 
 
@@ -91,7 +118,6 @@ def write_card(folder: Path, measures: dict[str, Any]) -> None:
         layers=text["num_hidden_layers"],
         text_hidden=text["hidden_size"],
         name=folder.name,
-        stages=measures["stages"],
         seed=measures["run_seed"],
         steps=measures["steps"],
         pages=measures["pages"],

@@ -10,6 +10,7 @@ import torch
 
 from extraction_assets.demo.base_recipe import checkpoint
 from extraction_assets.demo.base_recipe.checkpoint import Position
+from extraction_assets.demo.base_recipe.export import load_base
 from extraction_assets.demo.base_recipe.glyph_batches import glyph_batches
 from extraction_assets.demo.base_recipe.glyph_stage import HELD_OUT_SEED, GlyphStage
 from extraction_assets.demo.base_recipe.guide import GuideHeads, start_reading
@@ -33,13 +34,13 @@ class StepCounts:
     pages: int = 6000
     finish: int = 1000
 
-    def walked(self, position: Position) -> dict[str, str]:
+    def walked(self, position: Position) -> str:
         """Stages and steps behind a run that stands at `position`, in words for the model card."""
         all_steps = asdict(self)
         names = list(all_steps)
         done = names[: names.index(position.stage)] if position.stage in names else []
         steps = {name: all_steps[name] for name in done} | {position.stage: position.step}
-        return {"stages": ", ".join(names), "steps": ", ".join(f"{name} {count}" for name, count in steps.items())}
+        return ", ".join(f"{name} {count}" for name, count in steps.items() if count)
 
 
 LINES = (
@@ -118,13 +119,14 @@ def _a_look(visual: Any, device: torch.device) -> Seen:
         return see(visual, patches_of(pixels), *pixels.shape[:3])
 
 
-def restore(work: Path, seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads, Position]:
+def restore(work: Path, seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads, GuideHeads, Position]:
     """Model and heads as the checkpoint in `work` has them. Raises InputError without one."""
     model, heads = start_model(seed, preset, device)
-    position = checkpoint.load(work, {"model": model, "heads": heads})
+    guide_heads = start_guide(model, seed, device)
+    position = checkpoint.load(work, {"model": model, "heads": heads, "guide": guide_heads})
     if position is None:
         raise InputError(str(work / checkpoint.FILE), "no such checkpoint", do="Train first: --minutes must not be 0")
-    return model, heads, position
+    return model, heads, guide_heads, position
 
 
 def train(
@@ -136,9 +138,12 @@ def train(
     device: torch.device,
     scale: int = 1,
     compiled: bool = False,
+    begin: Path | None = None,
 ) -> tuple[Any, GlyphHeads, bool]:
     """Walk the curriculum from where `work` stands; returns model, heads and whether the end was reached.
 
+    begin: an exported base to start from instead of random weights, where `work` has no checkpoint; give `counts` no steps of the stages
+    that it has behind it.
     scale: times as many pages in a batch as suit two CPU cores (a GPU wants 8 or more, and workers to match).
     compiled: fuse the language layers (reading_model._fused); the last digits of the weights then depend on the compiler.
     """
@@ -147,13 +152,17 @@ def train(
     model, heads = start_model(seed, preset, device)
     guide_heads = start_guide(model, seed, device)
     parts = {"model": model, "heads": heads, "guide": guide_heads}
-    position = checkpoint.load(work, parts) or Position("", 0)
+    position = checkpoint.load(work, parts)
+    if position is None:
+        position = Position("", 0)
+        if begin is not None:
+            load_base(begin, model, heads, guide_heads)
     plan = stages(model, heads, guide_heads, work / "tokenizer.json", counts, device, scale, compiled)
     names = [stage.name for stage in plan]
     first = names.index(position.stage) if position.stage in names else 0
     for number, stage in enumerate(plan[first:], first):
         start = position.step if stage.name == position.stage else 0
-        if stage.name == "lines" and start == 0:
+        if stage.name == "lines" and start == 0 and begin is None:
             level_merger(model.model.visual, _a_look(model.model.visual, device))
             start_reading(model, heads, guide_heads)
         if start < stage.steps and not train_stage(stage, parts, work, seed * 100 + number, start, pace):
