@@ -153,7 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--documents", action="store_true", help="one answer a file, merged from its pages, with the conflicts between them"
     )
+    predict.add_argument("--endpoint", metavar="URL", help="answer there instead of here: what `extraction serve` or Azure ML serves")
     with_json(predict)
+
+    serve = command("serve", _serve, "the endpoint on this machine: POST a page image to /score, strict JSON comes back")
+    serve.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder (default: the home's latest serving_bundle)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=5001)
 
     merge = command("merge", _merge, "an adapter merged into the base, for servers that take no adapters; test pages answered by both")
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
@@ -335,10 +341,17 @@ def _evaluate(options: Any) -> None:
 
 
 def _predict(options: Any) -> int | None:
-    from extraction_assets.commands import document_answers, predict_command
+    from extraction_assets.commands import document_answers, predict_command, predict_remotely
 
     home = Home.open(options.home)
-    rows, refused = predict_command(home, options.files, options.type_name, options.adapter, say)
+    if options.endpoint is not None and options.adapter is not None:
+        raise InputError(
+            "--adapter", "cannot be chosen from here", do="The endpoint answers with its bundle's; leave --adapter or --endpoint out"
+        )
+    if options.endpoint is not None:
+        rows, refused = predict_remotely(home, options.files, options.type_name, options.endpoint)
+    else:
+        rows, refused = predict_command(home, options.files, options.type_name, options.adapter, say)
     if options.documents:
         _print_documents(document_answers(home, rows, options.type_name), options.json)
     elif options.json:
@@ -361,6 +374,12 @@ def _print_documents(documents: list[dict[str, Any]], as_json: bool) -> None:
         for conflict in document["conflicts"]:
             values = ", ".join(f"{value['value']!r} on page {value['page']}" for value in conflict["values"])
             print(f"  {conflict['field']}: {values}; taken: {conflict['taken']!r}")
+
+
+def _serve(options: Any) -> None:
+    from extraction_assets.commands import serve_command
+
+    serve_command(options.home, options.bundle, options.host, options.port, say)
 
 
 def _merge(options: Any) -> None:

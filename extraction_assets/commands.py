@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     from extraction_assets.dataset.export import FormatName
     from extraction_assets.dataset.export.folder import Export
     from extraction_assets.dataset.records import Split
+    from extraction_assets.inference.predict import RenderedPage
 
 Say = Callable[[str], None]
+
+ENDPOINT_KEY = "EXTRACTION_ENDPOINT_KEY"
+"""environment variable with the key of an endpoint that asks for one"""
 
 _QWEN3_VL = re.compile(r"Qwen/Qwen3-VL-\d+B-Instruct")
 """bases that the configs of other trainers are written for: dense, and without a thinking part in their chat template"""
@@ -183,10 +189,9 @@ def predict_command(
     home: Home, files: Sequence[Path], type_name: str | None, adapter: Path | None, say: Say
 ) -> tuple[list[dict[str, Any]], list[InputError]]:
     """(one row a page; the files that could not be read). adapter: None is the champion, or the base model where there is none yet."""
-    from extraction_assets.documents.rendering import render_bytes
     from extraction_assets.evaluation.strict_json import parse_answer
     from extraction_assets.inference.answers import Answerer
-    from extraction_assets.inference.predict import RenderedPage, predict_pages
+    from extraction_assets.inference.predict import predict_pages
     from extraction_assets.model.base import load_base
     from extraction_assets.training.adapter import verify_adapter
 
@@ -195,16 +200,7 @@ def predict_command(
     adapter = adapter or _champion(home, say)
     if adapter is not None:
         verify_adapter(adapter)
-    pages: list[RenderedPage] = []
-    refused: list[InputError] = []
-    for file in files:
-        try:
-            rendered = render_bytes(file.read_bytes(), settings.render)
-        except OSError as error:
-            refused.append(InputError(str(file), f"cannot be read: {error.strerror or error}"))
-            continue
-        refused += [InputError(str(file), f"{refusal.reason}: {refusal.detail}") for refusal in rendered.refused]
-        pages += [RenderedPage(str(file), p.record.page, p.png, p.record.width, p.record.height, p.text) for p in rendered.pages]
+    pages, refused = _rendered(files, settings.render)
     if not pages:
         return [], refused
     answerer = Answerer.of(load_base(home.base_model()), adapter)
@@ -225,6 +221,76 @@ def predict_command(
             }
         )
     return rows, refused
+
+
+def _rendered(files: Sequence[Path], settings: RenderSettings) -> tuple[list[RenderedPage], list[InputError]]:
+    """(pages in the order of `files`; the files, or pages of them, that could not be drawn)."""
+    from extraction_assets.documents.rendering import render_bytes
+    from extraction_assets.inference.predict import RenderedPage
+
+    pages: list[RenderedPage] = []
+    refused: list[InputError] = []
+    for file in files:
+        try:
+            rendered = render_bytes(file.read_bytes(), settings)
+        except OSError as error:
+            refused.append(InputError(str(file), f"cannot be read: {error.strerror or error}"))
+            continue
+        refused += [InputError(str(file), f"{refusal.reason}: {refusal.detail}") for refusal in rendered.refused]
+        pages += [RenderedPage(str(file), p.record.page, p.png, p.record.width, p.record.height, p.text) for p in rendered.pages]
+    return pages, refused
+
+
+def predict_remotely(
+    home: Home, files: Sequence[Path], type_name: str | None, endpoint: str
+) -> tuple[list[dict[str, Any]], list[InputError]]:
+    """predict_command by an endpoint: pages are drawn here, on its grid, and answered there.
+
+    The key that it may ask for is taken from the environment (ENDPOINT_KEY).
+    """
+    from extraction_assets.serving.client import EndpointClient, Refused
+
+    schema = home.schema(type_name or _only_type(home))
+    with EndpointClient(endpoint, os.environ.get(ENDPOINT_KEY)) as client:
+        pages, refused = _rendered(files, client.render_settings(home.settings().render))
+        rows: dict[int, dict[str, Any]] = {}
+        bar = terminal_bar("predict", "page")
+        for index, told in client.score_each([page.png for page in pages], schema.name):
+            page = pages[index]
+            row = {"file": page.file, "page": page.page}
+            if not isinstance(told, Refused):
+                rows[index] = row | {
+                    "answer": told["answer"],
+                    "text": json.dumps(told["answer"], ensure_ascii=False, separators=(",", ":")),
+                    "finish_reason": told["finish_reason"],
+                    "schema_valid": schema.is_valid(told["answer"]),
+                    "confidence": told["confidence"]["mean"],
+                    "field_confidence": told["confidence"]["fields"],
+                    "timing": {"seconds": round(told["timing"]["model_ms"] / 1000, 4), "tokens": told["timing"]["tokens"]},
+                }
+            elif told.code in ("answer_truncated", "answer_invalid"):  # read, but without an answer: as predict_command tells it
+                finish = "length" if told.code == "answer_truncated" else "stop"
+                nothing: dict[str, Any] = {"answer": None, "text": "", "schema_valid": False, "confidence": 0.0, "field_confidence": {}}
+                rows[index] = row | nothing | {"finish_reason": finish, "timing": {"seconds": 0.0, "tokens": 0}}
+            else:
+                refused.append(InputError(f"{page.file} p{page.page}", f"{told.code}: {told.message}"))
+            bar(len(rows) + len(refused), len(pages))
+    return [rows[index] for index in sorted(rows)], refused
+
+
+def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, say: Say) -> None:
+    """bundle: None is the home's latest."""
+    from extraction_assets.serving.supervisor import serve
+
+    if bundle is None:
+        home = Home.open(home_folder)
+        value = latest(home, "serving_bundle")
+        if value["bundle"] is None:
+            raise InputError(
+                str(home.root), "has no champion yet, so no bundle", do="Train one that is better than its base, or name a --bundle"
+            )
+        bundle = home.store.folder(value["bundle"])
+    serve(bundle, host, port, say)
 
 
 def document_answers(home: Home, pages: Sequence[dict[str, Any]], type_name: str | None) -> list[dict[str, Any]]:

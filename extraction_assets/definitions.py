@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from extraction_assets.assets import dataset, evaluation, pages, roots, sources, training
+from extraction_assets.assets import dataset, evaluation, pages, roots, serving, sources, training
 from extraction_assets.assets.materialization import HomeResource
 from extraction_assets.automation.sensors import failure_sensor, heal_schedule, outside_sensor
 from extraction_assets.home import Home
@@ -58,4 +58,5 @@ def _graph_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
         dataset.dataset_card,
         *training.training_assets(automation),
         *evaluation.evaluation_assets(automation),
+        serving.serving_bundle,
     ]

@@ -34,6 +34,7 @@ SETTINGS_ROOTS: dict[str, str] = {
     "training_settings": "training",
     "decoding_settings": "decoding",
     "evaluation_settings": "evaluation",
+    "serving_settings": "serving",
 }
 """root asset -> section of settings.yaml"""
 

@@ -217,6 +217,26 @@ class EvaluationSettings(Section):
     seed: int = 0
 
 
+class ServingSettings(Section):
+    """The bundle, and the endpoint that answers from it. Its limits are published by the endpoint (GET /limits)."""
+
+    weights: Literal["adapter", "merged"] = "adapter"
+    """what a bundle holds: base and adapter side by side (answers are those of `predict`), or one merged checkpoint, each adapted weight
+    rounded once more"""
+    golden_pages: Annotated[int, Field(ge=1, le=50)] = 3
+    """clean test pages of each type in a bundle, with their answers: a server that answers them differently does not become ready"""
+    golden_agreement: Share = 0.98
+    """share of the golden values that a server must answer as the bundle says; less than 1 because another processor rounds otherwise"""
+    max_image_mb: Annotated[float, Field(gt=0, le=200)] = 10.0
+    """largest image that a request may carry (10^6 bytes)"""
+    max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50.0
+    """largest picture that is decoded, judged by its header"""
+    waiting: Annotated[int, Field(ge=1, le=10000)] = 64
+    """requests that may wait; more are told to come again (429)"""
+    request_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """a request that has no answer by then gets a retryable error; Azure ML allows 180 at most"""
+
+
 class AutomationSettings(Section):
     """The nightly run. Not part of any digest."""
 
@@ -268,6 +288,7 @@ class Settings(BaseModel):
     tracking: TrackingSettings = TrackingSettings()
     decoding: DecodingSettings = DecodingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
     automation: AutomationSettings = AutomationSettings()
 
 

@@ -124,7 +124,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         description="The adapter that serves. It changes only when the challenger is better on the same test set and no guard is worse.",
         owners=OWNERS,
         kinds={"huggingface"},
-        code_version="1",
+        code_version="2",
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=automation.freshness_hours)),
         check_specs=[
             dg.AssetCheckSpec("challenger_was_promoted", asset="champion_adapter", description="What the gate decided, with its numbers.")
@@ -134,10 +134,13 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         run = Materialization(context, home)
         evaluated = run.read("eval_report")
         decision, challenger = evaluated["decision"], evaluated["adapters"]["challenger"]
-        before = (run.record.latest_value("champion_adapter") or {}).get("adapter")
+        last = run.record.latest_value("champion_adapter") or {}
+        before = last.get("adapter")
         adapter = challenger if decision["promote"] or before == challenger else before
+        # the test split on which it became champion: what is made of a champion must not change with every night's dataset
+        split = last.get("split") if adapter == before else None
         return run.finish(
-            {"adapter": adapter},
+            {"adapter": adapter, "split": (split or evaluated["split"]) if adapter else None},
             {
                 "adapter": adapter or "none yet: no adapter was better than the base model",
                 "path": dg.MetadataValue.path(str(run.store.folder(adapter))) if adapter else "none",

@@ -26,10 +26,10 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
     answered: value of the predictions asset. It pins what belongs to the answers: the splits (vendors of the training split count as
               seen) and the page targets, which know where each value stands.
     """
-    records = _records(store, answered["splits"][split])
+    records = split_records(store, answered["splits"][split])
     systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
     answers = {name: _answers(store, answered["answers"][name][split]) for name in systems}
-    seen = {record.meta.vendor for record in _records(store, answered["splits"]["train"])}
+    seen = {record.meta.vendor for record in split_records(store, answered["splits"]["train"])}
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
     schemas: dict[str, TargetSchema] = {}
@@ -61,7 +61,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
 
 def split_schemas(store: Store, jsonl: str) -> dict[str, TargetSchema]:
     """The target schemas of a split's examples, by digest, as they were when its targets were made."""
-    types = {record.meta.schema_digest: record.meta.type for record in _records(store, jsonl)}
+    types = {record.meta.schema_digest: record.meta.type for record in split_records(store, jsonl)}
     return {digest: _schema(store, digest, type) for digest, type in types.items()}
 
 
@@ -70,7 +70,7 @@ def page_texts(store: Store, jsonl: str, targets: Mapping[str, str]) -> dict[str
 
     targets: digest of each vendor's page targets.
     """
-    records = _records(store, jsonl)
+    records = split_records(store, jsonl)
     pages = _page_targets(store, targets, {record.meta.vendor for record in records}).values()
     wanted = {record.meta.page_digest for record in records}
     return {page.image: PageText.model_validate(store.read_json(page.text)) for page in pages if page.text and page.image in wanted}
@@ -89,7 +89,8 @@ def point_to(link: Path, folder: Path) -> None:
     os.replace(temporary, link)
 
 
-def _records(store: Store, jsonl: str) -> list[ChatRecord]:
+def split_records(store: Store, jsonl: str) -> list[ChatRecord]:
+    """The chat records of a split's JSONL, each one validated."""
     return list(load_split(store.path(jsonl, ".jsonl"), chat_record_schema_path()))
 
 

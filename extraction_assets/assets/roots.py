@@ -16,6 +16,7 @@ _WHAT = {
     "training_settings": "The recipe of the training run.",
     "decoding_settings": "How answers are generated.",
     "evaluation_settings": "Scores, intervals and the gate.",
+    "serving_settings": "What a bundle holds, and the endpoint's limits.",
 }
 
 

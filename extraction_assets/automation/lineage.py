@@ -1,6 +1,6 @@
 """`extraction lineage`: from anything that was made back to the very PDFs and labels.
 
-Walks the latest record of the home: adapter -> plan -> splits -> examples -> page images -> documents -> files in landing/.
+Walks the latest record of the home: bundle -> adapter -> plan -> splits -> examples -> page images -> documents -> files in landing/.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from extraction_assets.dataset.records import SPLITS
 from extraction_assets.errors import InputError
 from extraction_assets.record import Record
+from extraction_assets.serving import BUNDLE_SEAL
 from extraction_assets.store import digest_file
 from extraction_assets.training.adapter import read_manifest
 from extraction_assets.training.manifest import MANIFEST
@@ -55,16 +56,16 @@ class Chain:
 
 
 def trace(record: Record, what: str) -> Chain:
-    """The chain of a digest (an adapter, a split's JSONL, a page image, a document, an example id; 6 characters are enough) or of a path."""
+    """The chain of a digest (a bundle, an adapter, a split's JSONL, a page image, a document, an example id; 6 characters are enough) or of a path."""
     wanted = _as_digest(what)
-    for find in (_adapter, _split, _example_or_page, _document):
+    for find in (_bundle, _adapter, _split, _example_or_page, _document):
         chain = find(record, wanted)
         if chain is not None:
             return chain
     raise InputError(
         what,
         "is nothing that this home made or holds",
-        "the digest or path of an adapter, a split, a page image or a document, or an example id",
+        "the digest or path of a bundle, an adapter, a split, a page image or a document, or an example id",
         f"Home: {record.home.root}",
     )
 
@@ -88,6 +89,21 @@ def _as_digest(what: str) -> str:
 
 def _is_digest(name: str) -> bool:
     return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def _bundle(record: Record, wanted: str) -> Chain | None:
+    value = record.latest_value("serving_bundle")
+    if not value or not value["bundle"]:
+        return None
+    sealed = record.home.store.folder_path(value["bundle"]) / BUNDLE_SEAL
+    names = [value["bundle"], sealed.read_text(encoding="ascii").strip() if sealed.is_file() else ""]
+    if not any(name.startswith(wanted) for name in names if name):
+        return None
+    chain = Chain("bundle", value["bundle"], [("champion adapter", value["adapter"])])
+    if (adapter := _adapter(record, value["adapter"])) is not None:
+        chain.links += adapter.links
+        chain.documents = adapter.documents
+    return chain
 
 
 def _adapter(record: Record, wanted: str) -> Chain | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,6 +147,36 @@ class Answerer:
             self._step(active, cache, settings)
             yield from self._finished(active, cache, settings)
 
+    @torch.inference_mode()
+    def answer_stream(
+        self, take: Callable[[bool], PagePrompt | None], settings: DecodingSettings, longest: int
+    ) -> Iterator[tuple[PagePrompt, Answer | InputError]]:
+        """Pages that come one by one, each prefilled as soon as a place is free beside those being answered; answers as they are done.
+
+        take(wait): the next page. wait is true where nothing is being answered: None then ends the stream, and else says that no page
+        waits. longest: tokens that a prompt may have; a page that has more, or cannot be read, yields its InputError alone.
+        """
+        cache = self._cache(settings.batch_size, longest + settings.max_output_tokens + MOST_AT_ONCE)
+        active: list[_Sequence] = []
+        prompts: dict[int, PagePrompt] = {}
+        for count in itertools.count():
+            if len(active) < settings.batch_size and (prompt := take(not active)) is not None:
+                try:
+                    page = self._encode(prompt)
+                    if page.text.tokens > longest:
+                        raise InputError(f"page {prompt.id}", f"it has {page.text.tokens} tokens", f"at most {longest}")
+                except InputError as error:
+                    yield prompt, error
+                    continue
+                prompts[count] = prompt
+                active.append(self._prefill(count, page, prompt, cache, len(active)))
+            elif active:
+                self._step(active, cache, settings)
+            else:
+                return
+            for index, answer in self._finished(active, cache, settings):
+                yield prompts.pop(index), answer
+
     # --- the loop's parts --------------------------------------------------------------------------------------------------
 
     def _prefill(self, index: int, page: EncodedPage, prompt: PagePrompt, cache: SlotCache, slot: int) -> _Sequence:
@@ -275,10 +306,14 @@ class Answerer:
             raise InputError(where, found, f"{prompt.width} x {prompt.height} as recorded", "Materialize the splits again")
         return page
 
+    def room(self, settings: DecodingSettings) -> int:
+        """Tokens that a prompt may have beside the longest answer."""
+        return int(self._text.max_position_embeddings) - settings.max_output_tokens
+
     def _require_room(self, pages: Sequence[PagePrompt], prompts: Sequence[int], settings: DecodingSettings) -> None:
-        limit = int(self._text.max_position_embeddings)
         for page, tokens in zip(pages, prompts, strict=True):
-            if tokens + settings.max_output_tokens > limit:
+            if tokens > self.room(settings):
+                limit = self.room(settings) + settings.max_output_tokens
                 raise InputError(
                     f"page {page.id}",
                     f"its {tokens} tokens and {settings.max_output_tokens} of answer do not fit the base's {limit}",

@@ -15,6 +15,8 @@ Ran = set[tuple[str, str | None]]
 VENDOR_CHAIN = ("raw_documents", "document_labels", "target_schema", "page_images", "page_targets", "hard_negatives")
 SPLITS = ("split_assignment", "train_split", "val_split", "test_split")
 LEARNING = ("training_plan", "lora_adapter", "predictions", "eval_report", "champion_adapter")
+BUNDLE_INPUTS = ("champion_adapter", "base_model", "render_settings", "decoding_settings", "serving_settings")
+"""serving_bundle runs if and only if one of these has another version; no row names it"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ def _evaluation(home: Home) -> None:
 
 def _decoding(home: Home) -> None:
     edit_settings(home, lambda values: values["decoding"].update(max_output_tokens=9))
+
+
+def _serving(home: Home) -> None:
+    edit_settings(home, lambda values: values.setdefault("serving", {}).update(waiting=9))
 
 
 def _touch(home: Home) -> None:
@@ -128,6 +134,7 @@ CHANGE_TABLE = [
     Row("training", _training, lambda vendors: once("training_settings", *LEARNING)),
     Row("evaluation", _evaluation, lambda vendors: once("evaluation_settings", "eval_report", "champion_adapter")),
     Row("decoding", _decoding, lambda vendors: once("decoding_settings", "predictions", "eval_report", "champion_adapter")),
+    Row("serving", _serving, lambda vendors: once("serving_settings")),
     Row(
         "one new PDF of one vendor",
         _new_pdf,

@@ -133,7 +133,7 @@ def test_adapters_are_trained_again_or_left_and_the_gates_decision_stands(tmp_pa
     with open_instance(home) as instance:
         assert not update(build_definitions(home), instance, home).failures
         record, shape = Record(instance, home), _shape(home)
-        adapter, decided = (record.latest_value(asset)["adapter"] for asset in ("lora_adapter", "champion_adapter"))
+        adapter, decided = record.latest_value("lora_adapter")["adapter"], record.latest_value("champion_adapter")
         weights = home.store.folder(adapter) / "adapter_model.safetensors"
         before = weights.read_bytes()
         earlier = shutil.copytree(weights.parent, home.store.folder_path("e" * 64)) / "adapter_model.safetensors"
@@ -150,5 +150,5 @@ def test_adapters_are_trained_again_or_left_and_the_gates_decision_stands(tmp_pa
         assert earlier.is_file()
         assert not update(build_definitions(home), instance, home).failures
         assert weights.read_bytes() == before
-        assert record.latest_value("champion_adapter") == {"adapter": decided}
+        assert record.latest_value("champion_adapter") == decided
         assert [finding.path.name for finding in check_store(record, shape).findings] == ["e" * 64]

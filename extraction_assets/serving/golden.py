@@ -1,0 +1,51 @@
+"""Does this machine answer the golden pages as the bundle says? A server that does not never becomes ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extraction_assets.errors import InputError
+from extraction_assets.evaluation.strict_json import parse_answer
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.serving.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    pages: int
+    equal: int
+    """pages answered to the byte"""
+    agreement: float
+    """share of the golden answers' values that were given"""
+
+
+def check_golden(bundle: Bundle, answerer: Answerer) -> GoldenCheck:
+    """Raises InputError where fewer values agree than the bundle's golden_agreement asks for."""
+    manifest = bundle.manifest
+    answers = answerer.answer(bundle.prompts(), manifest.decoding)
+    equal, same, values = 0, 0, 0
+    for page, answer in zip(manifest.golden, answers, strict=True):
+        equal += answer.text == page.text
+        wanted = _leaves(parse_answer(page.text, "stop").value)
+        found = _leaves(parse_answer(answer.text, answer.finish_reason).value)
+        values += max(len(wanted), len(found))
+        same += sum(key in found and found[key] == value for key, value in wanted.items())
+    check = GoldenCheck(len(answers), equal, same / values if values else 1.0)
+    asked = manifest.serving.golden_agreement
+    if check.agreement < asked:
+        raise InputError(
+            str(bundle.folder),
+            f"this machine answers {check.agreement:.3f} of the golden values as the bundle says",
+            f"at least {asked:g}",
+            "Serve it with the library versions that it was made with, or make the bundle anew here",
+        )
+    return check
+
+
+def _leaves(value: object, pointer: str = "") -> dict[str, object]:
+    """JSON pointer -> value that holds no other; an answer that is no JSON is one value, None."""
+    if isinstance(value, dict) and value:
+        return {at: leaf for key, part in value.items() for at, leaf in _leaves(part, f"{pointer}/{key}").items()}
+    if isinstance(value, list) and value:
+        return {at: leaf for index, part in enumerate(value) for at, leaf in _leaves(part, f"{pointer}/{index}").items()}
+    return {pointer: value}

@@ -1,0 +1,261 @@
+"""The endpoint: POST /score with a page image, strict JSON back. Starlette under uvicorn; the model answers in a thread of its own, so
+that liveness never waits behind a page.
+
+    POST /score          a page: raw PNG or JPEG, or JSON with base64
+    GET  /               alive (also /live)
+    GET  /ready          200 once the golden pages were answered as the bundle says
+    GET  /limits         document types, page budget, sizes and times
+    GET  /openapi.json   this contract for machines
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import re
+import time
+import uuid
+from concurrent.futures import Future
+from typing import Any
+
+from anyio import to_thread
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from extraction_assets.evaluation.strict_json import parse_answer
+from extraction_assets.serving.bundle import Bundle
+from extraction_assets.serving.contract import (
+    DOCUMENT_TYPE,
+    IMAGE_TYPES,
+    REQUEST_ID,
+    Confidence,
+    Decision,
+    ModelName,
+    SchemaName,
+    ScoreRequest,
+    ScoreResponse,
+    ServingError,
+    Timing,
+)
+from extraction_assets.serving.engine import Answered, Engine
+from extraction_assets.serving.openapi import openapi_document
+from extraction_assets.serving.page_image import GridPage, grid_page
+
+BODY_SECONDS = 30.0
+"""within which a body must have arrived"""
+RETRY_AFTER_S = 2
+_ENVELOPE_BYTES = 4096
+"""what a JSON request may have besides its image"""
+_GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_log = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """The application for one bundle. `engine` is set once the model has proved itself; until then /score says not_ready."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.engine: Engine | None = None
+        self._document = openapi_document(bundle)
+
+    def application(self) -> ASGIApp:
+        routes = [
+            Route("/score", self.score, methods=["POST"]),
+            *(Route(path, self.alive, methods=["GET"]) for path in ("/", "/live")),
+            Route("/ready", self.ready, methods=["GET"]),
+            Route("/limits", self.limits, methods=["GET"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
+        ]
+        application = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})  # type: ignore[dict-item]
+        application.router.redirect_slashes = False  # /score/ is another path, and an answer in JSON like every other
+        return _WithRequestId(application)
+
+    async def alive(self, request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        if self.engine is None:
+            return _refusal(ServingError("not_ready", "the model is being loaded"), request)
+        return JSONResponse({"status": "ready", "bundle": self.bundle.digest})
+
+    async def limits(self, request: Request) -> Response:
+        manifest = self.bundle.manifest
+        return JSONResponse(
+            {
+                "types": manifest.schemas,
+                "media_types": [*IMAGE_TYPES, "application/json"],
+                "render": manifest.render.model_dump(mode="json", include={"dpi", "max_visual_tokens", "max_pages"}),
+                "max_output_tokens": manifest.decoding.max_output_tokens,
+                **manifest.serving.model_dump(mode="json", include={"max_image_mb", "max_megapixels", "waiting", "request_seconds"}),
+                "body_seconds": BODY_SECONDS,
+            }
+        )
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(self._document)
+
+    async def score(self, request: Request) -> Response:
+        began = time.perf_counter()
+        try:
+            if self.engine is None:
+                raise ServingError("not_ready", "the model is being loaded")
+            async with asyncio.timeout(self.bundle.manifest.serving.request_seconds):
+                response = await self._answer(self.engine, request, began)
+        except TimeoutError:
+            seconds = self.bundle.manifest.serving.request_seconds
+            return _refusal(ServingError("timed_out", f"no answer within {seconds:g} s"), request)
+        except ServingError as error:
+            return _refusal(error, request)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody is there to read it
+        except Exception:
+            _log.exception("request %s", request.state.request_id)
+            return _refusal(ServingError("internal", "the server's own fault; its log has the request id"), request)
+        return JSONResponse(response)
+
+    # --- one request -------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, engine: Engine, request: Request, began: float) -> dict[str, Any]:
+        data, type_name = await self._page(request)
+        name = self._type(type_name)
+        manifest = self.bundle.manifest
+        page: GridPage = await to_thread.run_sync(grid_page, data, manifest.render, manifest.serving)
+        drawn = time.perf_counter()
+        future: Future[Answered] = engine.ask(page, name)
+        # shielded: others may wait for the same page, and an answer that comes too late is there for the retry
+        answered = await asyncio.shield(asyncio.wrap_future(future))
+        return self._response(answered, name, 1000 * (drawn - began)).model_dump(mode="json", by_alias=True)
+
+    async def _page(self, request: Request) -> tuple[bytes, str | None]:
+        """(image bytes, document type as asked for)."""
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media in IMAGE_TYPES:
+            data = await self._body(request, self._most_bytes)
+            if not data:
+                raise ServingError("bad_request", "the body is empty; it should be the image's bytes")
+            return data, request.query_params.get("type") or request.headers.get(DOCUMENT_TYPE)
+        if media != "application/json":
+            raise ServingError("unsupported_media_type", f"expected application/json or one of {', '.join(IMAGE_TYPES)}")
+        return await to_thread.run_sync(_from_json, await self._body(request, 4 * (self._most_bytes // 3 + 1) + _ENVELOPE_BYTES))
+
+    @property
+    def _most_bytes(self) -> int:
+        return int(self.bundle.manifest.serving.max_image_mb * 1e6)
+
+    async def _body(self, request: Request, most: int) -> bytes:
+        too_large = ServingError("body_too_large", f"the body has more than {most} bytes")
+        stated = request.headers.get("content-length", "")
+        if stated.isdecimal() and int(stated[:20]) > most:
+            raise too_large
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise too_large
+                    parts.append(part)
+        except TimeoutError:
+            raise ServingError("body_timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        return b"".join(parts)
+
+    def _type(self, asked: str | None) -> str:
+        known = self.bundle.manifest.schemas
+        if asked is None and len(known) == 1:
+            return next(iter(known))
+        if asked is None:
+            raise ServingError("bad_request", f"type is needed: one of {', '.join(known)}")
+        if asked not in known:
+            raise ServingError("unknown_document_type", f"this model knows {', '.join(known)}")
+        return asked
+
+    def _response(self, answered: Answered, type_name: str, image_ms: float) -> ScoreResponse:
+        answer, manifest = answered.answer, self.bundle.manifest
+        if answer.finish_reason != "stop":
+            raise ServingError("answer_truncated", f"the answer did not end within {manifest.decoding.max_output_tokens} tokens")
+        parsed = parse_answer(answer.text, answer.finish_reason)
+        schema = self.bundle.schemas[type_name]
+        if not parsed.strict or not isinstance(parsed.value, dict) or not schema.is_valid(parsed.value):
+            raise ServingError("answer_invalid", "the model wrote something else than JSON for the schema")
+        return ScoreResponse(
+            answer=parsed.value,
+            confidence=Confidence(mean=round(answer.confidence, 6), fields=dict(answer.values)),
+            # nothing goes to auto before confidences are calibrated on val and beat a constant
+            decision=Decision(route="review", reasons=["confidence_not_calibrated"]),
+            finish_reason="stop",
+            model=ModelName(bundle=self.bundle.digest, base=manifest.base, adapter=manifest.adapter),
+            schema=SchemaName(type=type_name, digest=schema.digest),
+            timing=Timing(
+                image_ms=round(image_ms, 2),
+                wait_ms=round(1000 * answered.wait_s, 2),
+                model_ms=round(1000 * answer.seconds, 2),
+                tokens=answer.tokens,
+                passes=answer.passes,
+            ),
+        )
+
+
+def _from_json(body: bytes) -> tuple[bytes, str | None]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+        raise ServingError("bad_request", "the body is not JSON") from None
+    try:
+        asked = ScoreRequest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        at = "".join(f"/{str(part)[:40]}" for part in first["loc"])
+        raise ServingError("bad_request", f"at {at or '/'}: {first['msg']}") from None
+    try:
+        data = base64.b64decode(asked.image, validate=True)
+    except (binascii.Error, ValueError):
+        raise ServingError("bad_request", "at /image: not base64") from None
+    if not data:
+        raise ServingError("bad_request", "at /image: empty")
+    return data, asked.type
+
+
+def _refusal(error: ServingError, request: Request) -> Response:
+    headers = {"retry-after": str(RETRY_AFTER_S)} if error.kind.retryable else {}
+    if error.code in ("body_too_large", "body_timeout"):
+        headers["connection"] = "close"  # the rest of the body is not read
+    return JSONResponse(error.body(request.state.request_id), status_code=int(error.kind.status), headers=headers)
+
+
+async def _routing_error(request: Request, error: HTTPException) -> Response:
+    if error.status_code == 405:
+        refusal = _refusal(ServingError("method_not_allowed", f"{request.url.path} takes another method"), request)
+        refusal.headers.update(error.headers or {})
+        return refusal
+    return _refusal(ServingError("not_found", "no such path"), request)
+
+
+class _WithRequestId:
+    """Every answer carries a request id: the caller's, where it is plain, else one of ours."""
+
+    def __init__(self, inner: Starlette) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
+        request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (REQUEST_ID.encode(), request_id.encode())]
+            await send(message)
+
+        await self._inner(scope, receive, send_with_id)

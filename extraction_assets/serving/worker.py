@@ -1,0 +1,85 @@
+"""The process that serves: `python -m extraction_assets.serving.worker BUNDLE FD`, FD being a listening socket that its parent holds, stdin a pipe
+from that parent: it stops when the parent does.
+
+It listens at once (alive), loads and proves the model beside that (ready), and ends with REFUSED where the bundle cannot be served.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from extraction_assets.errors import InputError
+from extraction_assets.serving.bundle import open_bundle
+from extraction_assets.serving.engine import Engine
+from extraction_assets.serving.golden import check_golden
+from extraction_assets.serving.server import Endpoint
+
+REFUSED = 3
+"""exit status: starting again would not help"""
+KEEP_ALIVE_S = 75
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> int:
+    folder, descriptor = Path(arguments[0]), int(arguments[1])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    for chatty in ("httpx", "transformers", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        bundle = open_bundle(folder)
+    except InputError as error:
+        _log.error("%s", error)
+        return REFUSED
+    endpoint = Endpoint(bundle)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            endpoint.application(),
+            fd=descriptor,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(bundle.manifest.serving.request_seconds) + 1,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+    )
+    refused: list[str] = []
+
+    def prepare() -> None:
+        try:
+            answerer = bundle.load()
+            check = check_golden(bundle, answerer)
+        except InputError as error:
+            refused.append(str(error))
+            server.should_exit = True
+            return
+        except BaseException:  # a thread that dies in silence would leave the server unready for ever
+            _log.exception("the model could not be loaded")
+            os._exit(1)
+        endpoint.engine = Engine(bundle, answerer)
+        _log.info("ready: bundle %s, %d of %d golden pages answered to the byte", bundle.digest[:12], check.equal, check.pages)
+
+    def follow_parent() -> None:
+        # ends when the process that holds the socket does, however it ends. Not sys.stdin: its lock would hang the interpreter's own end
+        while os.read(0, 1024):
+            pass
+        server.should_exit = True
+
+    threading.Thread(target=follow_parent, name="parent", daemon=True).start()
+    threading.Thread(target=prepare, name="load", daemon=True).start()
+    server.run()
+    if endpoint.engine is not None:
+        endpoint.engine.close()
+    for line in refused:
+        _log.error("%s", line)
+    return REFUSED if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
