@@ -94,7 +94,7 @@ def measure(home: Home, count: int, soak: int) -> list[Row]:
     if made["bundle"] is None:
         sys.exit(f"{home.root} has no champion, so nothing to serve")
     folder = home.store.folder(made["bundle"])
-    records = [record for record in split_records(home.store, made["split"])]
+    records = split_records(home.store, made["split"])
     plain = [Page(r.meta.type, home.store.read_bytes(r.meta.page_digest, ".png"), r.meta.width, r.meta.height) for r in records]
     fresh = (page.variant(number) for number, page in enumerate(itertools.cycle(plain)))
     rows: list[Row] = []
