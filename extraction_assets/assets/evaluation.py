@@ -12,6 +12,7 @@ from extraction_assets.assets.materialization import OWNERS, HomeResource, Mater
 from extraction_assets.assets.report_source import page_texts, point_to, score_split, split_schemas
 from extraction_assets.assets.tables import svg_image
 from extraction_assets.assets.training import TRAINING_POOL
+from extraction_assets.evaluation.calibrated_run import calibrate
 from extraction_assets.evaluation.gate import decide
 from extraction_assets.evaluation.headline_table import headline_rows
 from extraction_assets.evaluation.report import build_report
@@ -34,7 +35,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         description="Greedy answers of base, challenger and champion on val and test, one JSONL each. Answers that exist are not given again.",
         owners=OWNERS,
         kinds={"pytorch", "jsonl"},
-        code_version="1",
+        code_version="2",
     )
     def predictions(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         run = Materialization(context, home)
@@ -44,9 +45,8 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         systems: dict[str, str | None] = {"base": None, "challenger": challenger}
         if champion is not None and champion != challenger:
             systems["champion"] = champion
-        answers = {
-            system: {split: _answer(run, planned, split, adapter) for split in ANSWERED_SPLITS} for system, adapter in systems.items()
-        }
+        given = {system: {split: _answer(run, planned, split, adapter) for split in ANSWERED_SPLITS} for system, adapter in systems.items()}
+        answers = {system: {split: jsonl for split, (jsonl, _) in by.items()} for system, by in given.items()}
         return run.finish(
             {
                 "base": planned["base"],
@@ -54,6 +54,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
                 "targets": planned["targets"],
                 "adapters": systems,
                 "answers": answers,
+                "confidences": {system: {split: folder for split, (_, folder) in by.items()} for system, by in given.items()},
                 "decoding": run.version("decoding_settings"),
                 "control": planned["plan"]["settings"]["shuffle_targets"],
             },
@@ -71,7 +72,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         description="Every metric of base, champion and challenger on the same test set, as JSON and as one self-contained HTML page.",
         owners=OWNERS,
         kinds={"html"},
-        code_version="1",
+        code_version="2",
         check_specs=[
             dg.AssetCheckSpec("answers_are_strict_json", asset="eval_report", description="The challenger answers with strict JSON.")
         ],
@@ -84,8 +85,9 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         decision = decide(
             scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings, answered["control"]
         )
+        routing = calibrate(score_split(run.store, answered, "val"), scored, settings)
         title = f"Adapter {answered['adapters']['challenger'][:12]} on {sum(len(one.examples) for one in scored.types)} test pages"
-        report = build_report(scored, settings, title, decision, history=_history(context.instance))
+        report = build_report(scored, settings, title, decision, history=_history(context.instance), calibration=routing)
         value = {
             "adapters": answered["adapters"],
             "answers": answered["answers"],
@@ -93,6 +95,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
             "report": {key: part for key, part in report.data.items() if key != "history"},
             "headlines": headline_rows(scored, settings),
             "decision": decision.as_json(),
+            "calibration": routing,
         }
         folder = run.home.reports / digest_of(value)[:16]
         path = report.write(folder, progress=run.progress("page"))
@@ -137,10 +140,11 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         last = run.record.latest_value("champion_adapter") or {}
         before = last.get("adapter")
         adapter = challenger if decision["promote"] or before == challenger else before
-        # the test split on which it became champion: what is made of a champion must not change with every night's dataset
-        split = last.get("split") if adapter == before else None
+        # as it became champion: what is made of a champion must not change with every night's dataset
+        kept = {key: last.get(key) for key in ("split", "routing")} if adapter == before else {}
+        found = {"split": evaluated["split"], "routing": evaluated["calibration"]["routing"]}
         return run.finish(
-            {"adapter": adapter, "split": (split or evaluated["split"]) if adapter else None},
+            {"adapter": adapter, **{key: (kept.get(key) or found[key]) if adapter else None for key in found}},
             {
                 "adapter": adapter or "none yet: no adapter was better than the base model",
                 "path": dg.MetadataValue.path(str(run.store.folder(adapter))) if adapter else "none",
@@ -172,13 +176,19 @@ def _history(instance: dg.DagsterInstance) -> list[HistoryPoint]:
     return points
 
 
-def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: str | None) -> str:
-    """Digest of the answers' JSONL."""
+def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: str | None) -> tuple[str, str]:
+    """(digest of the answers' JSONL, name of the folder that also holds the confidences)."""
     from extraction_assets.inference.predict import predict_split  # torch: `status` and the dataset do without it
 
     settings = DecodingSettings.from_json(run.read("decoding_settings"))
     name = digest_of(
-        {"split": planned["splits"][split], "base": planned["base"], "adapter": adapter, "decoding": settings.model_dump(mode="json")}
+        {
+            "split": planned["splits"][split],
+            "base": planned["base"],
+            "adapter": adapter,
+            "decoding": settings.model_dump(mode="json"),
+            "with": "confidences",
+        }
     )
 
     def build(folder: Path) -> None:
@@ -194,4 +204,4 @@ def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: 
             texts=page_texts(run.store, planned["splits"][split], planned["targets"]),
         )
 
-    return run.store.put_file(run.store.build_folder(name, build) / "answers.jsonl", ".jsonl")
+    return run.store.put_file(run.store.build_folder(name, build) / "answers.jsonl", ".jsonl"), name

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from extraction_assets.home import chat_record_schema_path
 from extraction_assets.schema import TargetSchema
 from extraction_assets.store import Store
 
+CONFIDENCES = "confidences.jsonl"
+"""inference.predict writes it; named here too, since that would load torch"""
+
 
 def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> ScoredRun:
     """Score every system's answers to one split.
@@ -28,7 +31,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
     """
     records = split_records(store, answered["splits"][split])
     systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
-    answers = {name: _answers(store, answered["answers"][name][split]) for name in systems}
+    answers = {name: _answers(store, answered["answers"][name][split], answered["confidences"][name][split]) for name in systems}
     seen = {record.meta.vendor for record in split_records(store, answered["splits"]["train"])}
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
@@ -94,9 +97,17 @@ def split_records(store: Store, jsonl: str) -> list[ChatRecord]:
     return list(load_split(store.path(jsonl, ".jsonl"), chat_record_schema_path()))
 
 
-def _answers(store: Store, jsonl: str) -> dict[str, Answer]:
-    lines = (json.loads(line) for line in store.read_bytes(jsonl, ".jsonl").splitlines())
-    return {line["id"]: Answer(line["text"], line["finish_reason"], line["tokens"]) for line in lines}
+def _answers(store: Store, jsonl: str, folder: str) -> dict[str, Answer]:
+    """folder: name of that which holds the confidences."""
+    sure = {line["id"]: line for line in _lines((store.folder(folder) / CONFIDENCES).read_bytes())}
+    return {
+        line["id"]: Answer(line["text"], line["finish_reason"], line["tokens"], sure[line["id"]]["mean"], sure[line["id"]]["values"])
+        for line in _lines(store.read_bytes(jsonl, ".jsonl"))
+    }
+
+
+def _lines(data: bytes) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in data.splitlines())
 
 
 def _page_targets(store: Store, targets: Mapping[str, str], vendors: set[str]) -> dict[tuple[str, int], PageTarget]:

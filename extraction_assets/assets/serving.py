@@ -10,6 +10,7 @@ from extraction_assets.assets.materialization import OWNERS, HomeResource, Mater
 from extraction_assets.assets.report_source import split_records, split_schemas
 from extraction_assets.assets.training import TRAINING_POOL
 from extraction_assets.dataset.records import CLEAN
+from extraction_assets.evaluation.calibration import Routing
 from extraction_assets.settings import DecodingSettings, RenderSettings, ServingSettings
 from extraction_assets.store import Store, digest_of
 
@@ -38,10 +39,11 @@ def serving_bundle(context: dg.AssetExecutionContext, home: HomeResource) -> dg.
         "adapter": adapter,
         "base": run.read("base_model")["base_digest"],
         "split": split,
+        "routing": champion["routing"],
         **{name: run.read(name) for name in ("render_settings", "decoding_settings", "serving_settings")},
     }
     bundle = digest_of(parts)
-    folder = run.store.build_folder(bundle, lambda empty: _build(run, empty, adapter, split))
+    folder = run.store.build_folder(bundle, lambda empty: _build(run, empty, champion))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return run.finish(
         {"bundle": bundle, "adapter": adapter, "base": parts["base"], "split": split},
@@ -54,9 +56,10 @@ def serving_bundle(context: dg.AssetExecutionContext, home: HomeResource) -> dg.
     )
 
 
-def _build(run: Materialization, folder: Path, adapter: str, split: str) -> None:
+def _build(run: Materialization, folder: Path, champion: dict[str, Any]) -> None:
     from extraction_assets.serving.bundle import write_bundle  # torch: `status` and the dataset do without it
 
+    adapter, split = champion["adapter"], champion["split"]
     serving = ServingSettings.from_json(run.read("serving_settings"))
     schemas = {schema.name: schema for schema in split_schemas(run.store, split).values()}
     write_bundle(
@@ -69,6 +72,7 @@ def _build(run: Materialization, folder: Path, adapter: str, split: str) -> None
         RenderSettings.from_json(run.read("render_settings")),
         DecodingSettings.from_json(run.read("decoding_settings")),
         serving,
+        Routing.model_validate(champion["routing"]),
     )
 
 

@@ -219,3 +219,21 @@ def _value(canvas: Canvas, y: float, told: Told, bold: bool) -> None:
     if told["low"] is not None:
         canvas.text(_LABEL + _PLOT + 54, y, f"{told['low']:.2f}-{told['high']:.2f}", size=10, color=MUTED)
     canvas.text(_LABEL + _PLOT + _ROOM, y, f"{told['n']}", size=10, anchor="end", color=FAINT)
+
+
+def reliability_plot(points: Sequence[tuple[float, float, int]], title: str) -> str:
+    """Dots (confidence, share right, values) beside the diagonal on which both are the same."""
+    left, side, top = 52, 260, 14
+    canvas = Canvas(left + side + 20, top + side + 44, title)
+    for k in range(5):
+        at = k / 4
+        y, x = top + side * (1 - at), left + side * at
+        canvas.line(left, y, left + side, y)
+        canvas.text(left - 8, y + 4, f"{at:.2f}", size=10, anchor="end", color=MUTED)
+        canvas.text(x, top + side + 16, f"{at:.2f}", size=10, anchor="middle", color=MUTED)
+    canvas.line(left, top + side, left + side, top, color=FAINT, dash="4 4")
+    for confidence, right, count in points:
+        place = (left + side * confidence, top + side * (1 - right))
+        canvas.dot(*place, 4.5, SYSTEM_COLORS[2], f"said {confidence:.3f}, right {right:.3f}, {count} values")
+    canvas.text(left + side / 2, top + side + 36, "calibrated confidence", size=11, anchor="middle", color=MUTED)
+    return canvas.svg()

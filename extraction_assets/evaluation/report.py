@@ -60,14 +60,18 @@ def build_report(
     decision: Decision | None = None,
     history: Sequence[HistoryPoint] = (),
     images: Literal["auto", "inside", "beside", "none"] = "auto",
+    calibration: Mapping[str, Any] | None = None,
 ) -> Report:
     """Build the report of a scored run; one section per document type, since their schemas differ.
 
     decision: what the gate said
     history:  earlier runs' headlines, oldest first
+    calibration: from calibrated_run.calibrate; its risk and coverage take the place of those by raw confidence
     images:   where the wrong pages' pictures go; auto: inside up to EMBED_LIMIT pages, else beside
     """
-    data = report_data(run, settings, title, decision, history)
+    data = report_data(run, settings, title, decision, history) | {"calibration": dict(calibration) if calibration else None}
+    if calibration and calibration.get("risk_coverage"):
+        data["risk_coverage"] = calibration["risk_coverage"]
     drawn = draw_plots(data)
     pages, found = browser_pages(run)
     inside = images == "inside" or (images == "auto" and len(pages) <= EMBED_LIMIT)
@@ -114,6 +118,11 @@ def draw_plots(data: Mapping[str, Any]) -> dict[str, str]:
         points = [(point["coverage"], point["error"]) for point in data["risk_coverage"]]
         drawn["risk coverage"] = plots.curve_plot(
             points, "Risk and coverage", "share of pages answered, most confident first", "share not exact"
+        )
+    if (calibration := data.get("calibration")) and calibration.get("reliability"):
+        bins = calibration["reliability"]
+        drawn["reliability"] = plots.reliability_plot(
+            [(one["confidence"], one["right"], one["n"]) for one in bins], "Calibrated confidence and share of right values"
         )
     if len(data["history"]) > 1:
         history = data["history"]

@@ -32,6 +32,8 @@ class Answer:
     """output tokens"""
     confidence: float | None = None
     """0 to 1; for the risk-coverage curve"""
+    values: Mapping[str, float] | None = None
+    """JSON pointer of each value -> probability of its tokens; None: not known"""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from extraction_assets.settings import DecodingSettings
 from extraction_assets.store import digest_file, digest_folder, digest_of, write_atomically
 
 PARTIAL = "answers.partial.jsonl"
+CONFIDENCES = "confidences.jsonl"
+"""beside the answers: how sure the model was of each value. Apart from them, since its last digits depend on which pages were answered together"""
+_PREDICTION = ("id", "text", "finish_reason", "tokens")
+_CONFIDENCE = ("id", "mean", "values")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def predict_split(
     schemas: Mapping[str, TargetSchema] | None = None,
     texts: Mapping[str, PageText] | None = None,
 ) -> Path:
-    """Answer every example of a split; `out` holds one line {"id", "text", "finish_reason", "tokens"} each, in the split's order.
+    """Answer every example of a split; `out` holds one line {"id", "text", "finish_reason", "tokens"} each, in the split's order, and
+    CONFIDENCES beside it a line {"id", "mean", "values"} each.
 
     adapter: None answers with the base alone. work: folder of the answers done so far (default: beside `out`); a killed call
     goes on from there, an answer that was cut short while it was written is given again. loaded: the base, if the caller has it in memory.
@@ -66,20 +71,22 @@ def predict_split(
     adapter_digest = digest_folder(adapter) if adapter else None
     question = digest_of([digest_file(split_jsonl), base_digest(base), adapter_digest, settings.model_dump(mode="json")])
     partial = (work or out.parent / f".{out.name}.work") / PARTIAL
-    lines = _answers_so_far(partial, question, {example.id for example in examples})
+    records = _answers_so_far(partial, question, {example.id for example in examples})
     held = schemas if settings.constrained and schemas is not None else {}
     words = texts or {}
-    todo = [PagePrompt.of(one, held.get(one.schema), words.get(one.page_digest)) for one in examples if one.id not in lines]
+    todo = [PagePrompt.of(one, held.get(one.schema), words.get(one.page_digest)) for one in examples if one.id not in records]
     if todo:
         answerer = Answerer.of(loaded or load_base(base), adapter)
         with partial.open("a", encoding="utf-8") as file:
             for _, answer in answerer.answer_each(todo, settings):
-                lines[answer.id] = prediction_line(answer)
-                file.write(lines[answer.id] + "\n")
+                records[answer.id] = {**_prediction(answer), "mean": round(answer.confidence, 6), "values": dict(answer.values)}
+                file.write(json.dumps(records[answer.id], ensure_ascii=False) + "\n")
                 file.flush()
                 if progress:
-                    progress(len(lines), len(examples))
-    write_atomically(out, "".join(lines[example.id] + "\n" for example in examples).encode())
+                    progress(len(records), len(examples))
+    for path, keys in ((out.parent / CONFIDENCES, _CONFIDENCE), (out, _PREDICTION)):  # the answers last: with them the folder is complete
+        lines = (_spelled({key: records[example.id][key] for key in keys}) + "\n" for example in examples)
+        write_atomically(path, "".join(lines).encode())
     partial.unlink()
     return out
 
@@ -103,15 +110,23 @@ def predict_pages(
 
 def prediction_line(answer: Answer) -> str:
     """One line of a predictions file: nothing in it depends on time or on the machine."""
-    record = {"id": answer.id, "text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
+    return _spelled(_prediction(answer))
+
+
+def _prediction(answer: Answer) -> dict[str, Any]:
+    return {"id": answer.id, "text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
+
+
+def _spelled(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
-def _answers_so_far(partial: Path, question: str, ids: set[str]) -> dict[str, str]:
+def _answers_so_far(partial: Path, question: str, ids: set[str]) -> dict[str, dict[str, Any]]:
     """The valid prefix of an earlier call's answers to the same question; the file is cut behind it (or begun)."""
     partial.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps({"question": question})
-    lines: dict[str, str] = {}
+    records: dict[str, dict[str, Any]] = {}
+    kept: list[str] = []
     try:
         found = partial.read_bytes().split(b"\n")[:-1] if partial.exists() else []  # a line without its end was being written
     except OSError as error:
@@ -121,9 +136,10 @@ def _answers_so_far(partial: Path, question: str, ids: set[str]) -> dict[str, st
             record = _record(raw)
             if record is None or record["id"] not in ids:
                 break
-            lines[record["id"]] = raw.decode("utf-8")
-    write_atomically(partial, "".join(line + "\n" for line in (header, *lines.values())).encode())
-    return lines
+            records[record["id"]] = record
+            kept.append(raw.decode("utf-8"))
+    write_atomically(partial, "".join(line + "\n" for line in (header, *kept)).encode())
+    return records
 
 
 def _record(raw: bytes) -> dict[str, Any] | None:
@@ -131,4 +147,4 @@ def _record(raw: bytes) -> dict[str, Any] | None:
         record = json.loads(raw.decode("utf-8"))
     except ValueError:
         return None
-    return record if isinstance(record, dict) and set(record) == {"id", "text", "finish_reason", "tokens"} else None
+    return record if isinstance(record, dict) and set(record) == {*_PREDICTION, *_CONFIDENCE} else None

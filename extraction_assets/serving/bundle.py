@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from extraction_assets import __version__
 from extraction_assets.errors import InputError
+from extraction_assets.evaluation.calibration import Routing
 from extraction_assets.inference.answers import Answerer, PagePrompt
 from extraction_assets.model.base import base_digest, base_folder, load_base
 from extraction_assets.model.merging import merge_adapter
@@ -80,6 +81,8 @@ class Manifest(_Part):
     """page budget of clients that render PDFs; the endpoint holds off-grid pictures to it"""
     decoding: DecodingSettings
     serving: ServingSettings
+    routing: Routing | None
+    """which pages may go without a person; None: nobody has calibrated"""
     golden: tuple[GoldenPage, ...]
     files: dict[str, str]
     """path in the bundle -> SHA-256"""
@@ -117,10 +120,11 @@ def write_bundle(
     render: RenderSettings,
     decoding: DecodingSettings,
     serving: ServingSettings,
+    routing: Routing | None = None,
 ) -> Bundle:
     """Fill the empty `folder`. The golden answers are given here, by the weights that the bundle holds.
 
-    base: folder or hub name; adapter: a folder made by training, whose digest is adapter_digest.
+    base: folder or hub name; adapter: a folder made by training, whose digest is adapter_digest; routing: from the adapter's eval report.
     Raises InputError: the adapter is damaged or does not fit, the base has no safetensors, a file cannot be read.
     """
     if adapter is not None:
@@ -151,6 +155,7 @@ def write_bundle(
         render=render,
         decoding=decoding,
         serving=serving,
+        routing=routing,
         golden=tuple(pages),
         files=_digests(folder),
     )

@@ -18,9 +18,11 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 from anyio import to_thread
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -30,7 +32,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from extraction_assets.evaluation.calibration import Routing, units_of
 from extraction_assets.evaluation.strict_json import parse_answer
+from extraction_assets.schema import TargetSchema
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import (
     DOCUMENT_TYPE,
@@ -189,8 +193,7 @@ class Endpoint:
         return ScoreResponse(
             answer=parsed.value,
             confidence=Confidence(mean=round(answer.confidence, 6), fields=dict(answer.values)),
-            # nothing goes to auto before confidences are calibrated on val and beat a constant
-            decision=Decision(route="review", reasons=["confidence_not_calibrated"]),
+            decision=decide(parsed.value, answer.values, schema, manifest.routing),
             finish_reason="stop",
             model=ModelName(bundle=self.bundle.digest, base=manifest.base, adapter=manifest.adapter),
             schema=SchemaName(type=type_name, digest=schema.digest),
@@ -202,6 +205,19 @@ class Endpoint:
                 passes=answer.passes,
             ),
         )
+
+
+def decide(answer: dict[str, Any], values: Mapping[str, float], schema: TargetSchema, routing: Routing | None) -> Decision:
+    """auto, or review and why: not calibrated, sums that fail, or the fields below the threshold (by name), the least sure first."""
+    if routing is None or not routing.on or routing.threshold is None or routing.calibrator is None:
+        return Decision(route="review", reasons=["confidence_not_calibrated"])
+    units = units_of(answer, values, schema)
+    if not units or routing.calibrator.page(units) >= routing.threshold:
+        return Decision(route="auto", reasons=[])
+    sure = routing.calibrator.of(units)
+    unsure = [units[index].name for index in np.argsort(sure, kind="stable") if sure[index] < routing.threshold]
+    reasons = ["sums_fail"] if units[0].sums is False else []
+    return Decision(route="review", reasons=[*reasons, *(f"unsure: {name}" for name in unsure or ["many fields a little"])])
 
 
 def _from_json(body: bytes) -> tuple[bytes, str | None]:
