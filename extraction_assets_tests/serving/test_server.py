@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from extraction_assets.evaluation.calibration import Calibrator, Routing, units_of
 from extraction_assets.inference.answers import Answerer, PagePrompt
 from extraction_assets.serving import server as server_module
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import ERRORS
 from extraction_assets.serving.engine import Engine
-from extraction_assets.serving.server import Endpoint
+from extraction_assets.serving.server import Endpoint, decide
 from extraction_assets_tests.model.pages import page_png
 from extraction_assets_tests.serving.conftest import make_bundle
 
@@ -76,6 +77,25 @@ def test_the_answer_is_that_of_predict_to_the_byte(client: TestClient, bundle: B
         assert told["model"] == {"bundle": bundle.digest, "base": bundle.manifest.base, "adapter": None}
         assert told["schema"] == {"type": "invoice", "digest": schema.digest}
         assert told["timing"]["tokens"] == wanted.tokens
+
+
+def test_a_page_goes_without_a_person_only_above_the_threshold(bundle: Bundle) -> None:
+    schema = bundle.schemas["invoice"]
+    answer = {"number": "7", "date": None, "total": "1.00"}
+    values = {"/number": 0.9, "/date": 0.99, "/total": 0.4}
+    calibrator = Calibrator(coefficients=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0))  # says what the probabilities say
+    page = calibrator.page(units_of(answer, values, schema))
+    assert page == pytest.approx(0.9 * 0.99 * 0.4)
+
+    def routing(threshold: float | None) -> Routing:
+        return Routing(on=threshold is not None, reason="", target_error=0.01, threshold=threshold, calibrator=calibrator)
+
+    assert decide(answer, values, schema, routing(page - 1e-9)).route == "auto"
+    above = decide(answer, values, schema, routing(0.95))
+    assert (above.route, above.reasons) == ("review", ["unsure: total", "unsure: number"])
+    assert decide(answer, values, schema, routing(page + 1e-6)).reasons == ["unsure: many fields a little"]
+    for off in (None, routing(None)):
+        assert decide(answer, values, schema, off).reasons == ["confidence_not_calibrated"]
 
 
 def test_the_type_may_stand_in_the_query(client: TestClient) -> None:
