@@ -214,6 +214,8 @@ class EvaluationSettings(Section):
     """how much better the challenger must be"""
     guard_margin: Share = 0.02
     """how much worse a guard may become: each amount and id field, the strict-JSON rate, the worst vendor"""
+    rules_baseline: bool = True
+    """beside the models, what label-proximity rules read out of the text layer: what one would have without training"""
     target_error: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """share of the pages that go without a person on which something may be wrong; val decides which those are"""
     seed: int = 0

@@ -81,7 +81,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         run = Materialization(context, home)
         settings = EvaluationSettings.from_json(run.read("evaluation_settings"))
         answered = run.read("predictions")
-        scored = score_split(run.store, answered, "test")
+        scored = score_split(run.store, answered, "test", settings.rules_baseline)
         decision = decide(
             scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings, answered["control"]
         )

@@ -11,20 +11,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extraction_assets.dataset.chat import ChatRecord, load_split
+from extraction_assets.dataset.chat import ChatMeta, ChatRecord, load_split
 from extraction_assets.dataset.records import CLEAN, PageTarget, Split, VendorTargets
 from extraction_assets.documents.records import PageText
 from extraction_assets.evaluation.run import Answer, ReportExample, ScoredRun, TypeExamples, score_examples
 from extraction_assets.home import chat_record_schema_path
+from extraction_assets.inference.label_rules import read_by_rules
 from extraction_assets.schema import TargetSchema
 from extraction_assets.store import Store
 
+RULES = "rules"
+"""a system of the report: no model at all"""
 CONFIDENCES = "confidences.jsonl"
 """inference.predict writes it; named here too, since that would load torch"""
 
 
-def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> ScoredRun:
-    """Score every system's answers to one split.
+def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: bool = False) -> ScoredRun:
+    """Score every system's answers to one split. rules: beside them what rules read out of the text layers (inference.label_rules).
 
     answered: value of the predictions asset. It pins what belongs to the answers: the splits (vendors of the training split count as
               seen) and the page targets, which know where each value stands.
@@ -34,6 +37,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
     answers = {name: _answers(store, answered["answers"][name][split], answered["confidences"][name][split]) for name in systems}
     seen = {record.meta.vendor for record in split_records(store, answered["splits"]["train"])}
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
+    texts = page_texts(store, answered["splits"][split], answered["targets"]) if rules else {}
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
     schemas: dict[str, TargetSchema] = {}
     for record in records:
@@ -49,7 +53,8 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
                 document=meta.document,
                 page=meta.page,
                 gold=json.loads(record.target),
-                answers={name: answers[name][record.id] for name in systems if record.id in answers[name]},
+                answers={name: answers[name][record.id] for name in systems if record.id in answers[name]}
+                | _by_rules(texts, meta, schemas),
                 twin=meta.twin,
                 seen=meta.vendor in seen,
                 image=store.path(meta.page_digest, ".png"),
@@ -59,7 +64,16 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split) -> Scor
             )
         )
     types = [TypeExamples(name, schemas[name], by_type[name]) for name in sorted(by_type)]
+    if rules:
+        systems.insert(0, RULES)
     return score_examples(types, systems, conditions={"dataset": answered["splits"][split], "decoding": answered["decoding"]})
+
+
+def _by_rules(texts: Mapping[str, PageText], meta: ChatMeta, schemas: Mapping[str, TargetSchema]) -> dict[str, Answer]:
+    if meta.page_digest not in texts:
+        return {}
+    answer = read_by_rules(texts[meta.page_digest], schemas[meta.type])
+    return {RULES: Answer(json.dumps(answer, ensure_ascii=False, separators=(",", ":")), "stop")}
 
 
 def split_schemas(store: Store, jsonl: str) -> dict[str, TargetSchema]:
