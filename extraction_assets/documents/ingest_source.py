@@ -15,7 +15,7 @@ from extraction_assets.errors import InputError
 
 MANIFEST = "manifest.jsonl"
 
-_DOCUMENT_SUFFIXES = frozenset({".pdf", ".jpg", ".jpeg", ".png"})
+_DOCUMENT_SUFFIXES = frozenset({".pdf", ".jpg", ".jpeg", ".png", ".webp"})
 _OTHER_DOCUMENT_SUFFIXES = frozenset(
     {".tif", ".tiff", ".heic", ".heif", ".webp", ".bmp", ".gif", ".avif", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".eml", ".msg", ".xps"}
 )

@@ -16,7 +16,7 @@ from extraction_assets.documents.records import EXTENSIONS
 from extraction_assets.errors import InputError
 from extraction_assets.store import digest_of, write_atomically
 
-_SUFFIXES = {"application/pdf": (".pdf",), "image/jpeg": (".jpg", ".jpeg"), "image/png": (".png",)}
+_SUFFIXES = {"application/pdf": (".pdf",), "image/jpeg": (".jpg", ".jpeg"), "image/png": (".png",), "image/webp": (".webp",)}
 _MAX_STEM_BYTES = 150
 _DIGEST_SHOWN = 8
 

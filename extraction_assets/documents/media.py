@@ -35,6 +35,8 @@ def sniff(head: bytes) -> MediaType | None:
         return "image/png"
     if head.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
     if looks_like_markup(head):
         return None
     if b"%PDF-" in head[:_PDF_HEADER_WITHIN] or b"%PDF" in head[:SNIFF_BYTES]:
@@ -56,8 +58,6 @@ def describe(head: bytes) -> str:
         return "HTML or XML"
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
         return "a HEIC or AVIF image"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "a WebP image"
     for magic, name in _OTHERS:
         if head.startswith(magic):
             return name

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-MediaType = Literal["application/pdf", "image/jpeg", "image/png"]
-EXTENSIONS: dict[str, str] = {"application/pdf": ".pdf", "image/jpeg": ".jpg", "image/png": ".png"}
+MediaType = Literal["application/pdf", "image/jpeg", "image/png", "image/webp"]
+EXTENSIONS: dict[str, str] = {"application/pdf": ".pdf", "image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 
 
 class Record(BaseModel):

@@ -1,4 +1,4 @@
-"""Scans: JPEG and PNG files through Pillow, upright, on white, on the grid. Runs in the worker only."""
+"""Scans: JPEG, PNG and WebP files through Pillow, upright, on white, on the grid. Runs in the worker only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import PIL
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from extraction_assets.documents.engine import Drawn, Pixels, Unreadable, is_flat, is_white
 from extraction_assets.page_budget import PageBudget, PageGrid
@@ -17,7 +17,7 @@ NAME = f"pillow {PIL.__version__}"
 MAX_PIXELS = 250_000_000
 """A larger scan is refused by its header: 3 bytes a pixel and a copy would not fit a worker"""
 
-_FORMATS = (JpegImagePlugin.JpegImageFile.format, PngImagePlugin.PngImageFile.format)
+_FORMATS = (JpegImagePlugin.JpegImageFile.format, PngImagePlugin.PngImageFile.format, WebPImagePlugin.WebPImageFile.format)
 """No other decoder of Pillow's ever sees a stranger's bytes (a JPEG with several pictures, MPO, goes by JPEG)"""
 
 _EXIF_ORIENTATION = 0x0112

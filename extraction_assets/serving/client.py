@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from extraction_assets.documents.media import SNIFF_BYTES, sniff
 from extraction_assets.errors import InputError
 from extraction_assets.serving.contract import DOCUMENT_TYPE
 from extraction_assets.settings import RenderSettings
@@ -76,7 +77,7 @@ class EndpointClient:
             return otherwise
 
     def score_each(self, pages: Sequence[bytes], type_name: str | None) -> Iterator[tuple[int, dict[str, Any] | Refused]]:
-        """(index in pages, response or refusal) as they come. pages: PNG or JPEG bytes."""
+        """(index in pages, response or refusal) as they come. pages: PNG, JPEG or WebP bytes."""
         with ThreadPoolExecutor(self._parallel) as pool:
             futures = {pool.submit(self.score, page, type_name): index for index, page in enumerate(pages)}
             for future in as_completed(futures):
@@ -84,7 +85,7 @@ class EndpointClient:
 
     def score(self, page: bytes, type_name: str | None, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any] | Refused:
         """One page, asked until it is answered, refused for good, or patience is at its end."""
-        media = "image/jpeg" if page.startswith(b"\xff\xd8") else "image/png"
+        media = sniff(page[:SNIFF_BYTES]) or "image/png"
         headers = {"content-type": media, **({DOCUMENT_TYPE: type_name} if type_name else {})}
         deadline = time.monotonic() + self._patience_s
         pause = 0.5

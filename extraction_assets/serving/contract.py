@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-IMAGE_TYPES = {"image/png": "PNG", "image/jpeg": "JPEG"}
+IMAGE_TYPES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 """media types that a page may come as -> Pillow's format"""
 REQUEST_ID = "x-request-id"
 DOCUMENT_TYPE = "x-document-type"
@@ -21,7 +21,7 @@ class _Model(BaseModel):
 class ScoreRequest(_Model):
     """A page as JSON. The same page may come as the raw body, its document type in the query (?type=) or in x-document-type."""
 
-    image: str = Field(description="the page image's bytes (PNG or JPEG) in base64; no URL is ever fetched")
+    image: str = Field(description="the page image's bytes (PNG, JPEG or WebP) in base64; no URL is ever fetched")
     type: str | None = Field(default=None, description="document type; may be left out where the model knows only one")
 
 
@@ -90,9 +90,9 @@ ERRORS: dict[str, ErrorKind] = {
     "method_not_allowed": ErrorKind(HTTPStatus.METHOD_NOT_ALLOWED, False, "the path takes another method"),
     "body_timeout": ErrorKind(HTTPStatus.REQUEST_TIMEOUT, True, "the body did not arrive in time"),
     "body_too_large": ErrorKind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, False, "the body is over the limit"),
-    "unsupported_media_type": ErrorKind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, False, "neither JSON nor a PNG or JPEG"),
+    "unsupported_media_type": ErrorKind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, False, "neither JSON nor a PNG, JPEG or WebP"),
     "unknown_document_type": ErrorKind(HTTPStatus.UNPROCESSABLE_ENTITY, False, "the model has no schema of that name"),
-    "image_unreadable": ErrorKind(HTTPStatus.UNPROCESSABLE_ENTITY, False, "the bytes are no whole PNG or JPEG"),
+    "image_unreadable": ErrorKind(HTTPStatus.UNPROCESSABLE_ENTITY, False, "the bytes are no whole PNG, JPEG or WebP"),
     "image_too_large": ErrorKind(HTTPStatus.UNPROCESSABLE_ENTITY, False, "more pixels, or a longer strip, than is read"),
     "answer_truncated": ErrorKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, False, "the answer did not end within the output budget; none of it is given"

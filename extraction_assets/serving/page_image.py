@@ -66,4 +66,4 @@ def _header(data: bytes) -> tuple[str, int, int]:
     except Image.DecompressionBombError:
         raise ServingError("image_too_large", "the header states more pixels than are ever read") from None
     except Exception:  # whatever a stranger's header leads Pillow to
-        raise ServingError("image_unreadable", "the bytes do not begin as a PNG or a JPEG") from None
+        raise ServingError("image_unreadable", "the bytes do not begin as a PNG, a JPEG or a WebP") from None

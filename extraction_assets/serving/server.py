@@ -1,7 +1,7 @@
 """The endpoint: POST /score with a page image, strict JSON back. Starlette under uvicorn; the model answers in a thread of its own, so
 that liveness never waits behind a page.
 
-    POST /score          a page: raw PNG or JPEG, or JSON with base64
+    POST /score          a page: raw PNG, JPEG or WebP, or JSON with base64
     GET  /               alive (also /live)
     GET  /ready          200 once the golden pages were answered as the bundle says
     GET  /limits         document types, page budget, sizes and times
