@@ -160,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder (default: the home's latest serving_bundle)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=5001)
+    serve.add_argument("--page", action="store_true", help="also /page: drop a PDF or a picture, see what is read and where it stands")
 
     merge = command("merge", _merge, "an adapter merged into the base, for servers that take no adapters; test pages answered by both")
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
@@ -379,7 +380,7 @@ def _print_documents(documents: list[dict[str, Any]], as_json: bool) -> None:
 def _serve(options: Any) -> None:
     from extraction_assets.commands import serve_command
 
-    serve_command(options.home, options.bundle, options.host, options.port, say)
+    serve_command(options.home, options.bundle, options.host, options.port, say, options.page)
 
 
 def _merge(options: Any) -> None:

@@ -278,7 +278,7 @@ def predict_remotely(
     return [rows[index] for index in sorted(rows)], refused
 
 
-def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, say: Say) -> None:
+def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, say: Say, page: bool = False) -> None:
     """bundle: None is the home's latest."""
     from extraction_assets.serving.supervisor import serve
 
@@ -290,7 +290,7 @@ def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, 
                 str(home.root), "has no champion yet, so no bundle", do="Train one that is better than its base, or name a --bundle"
             )
         bundle = home.store.folder(value["bundle"])
-    serve(bundle, host, port, say)
+    serve(bundle, host, port, say, page)
 
 
 def document_answers(home: Home, pages: Sequence[dict[str, Any]], type_name: str | None) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ that liveness never waits behind a page.
     GET  /ready          200 once the golden pages were answered as the bundle says
     GET  /limits         document types, page budget, sizes and times
     GET  /openapi.json   this contract for machines
+    GET  /page, POST /document      for people, where asked for (people.py)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -28,13 +29,15 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from extraction_assets.documents.rendering import RenderedPage, render_bytes
 from extraction_assets.evaluation.calibration import Routing, units_of
 from extraction_assets.evaluation.strict_json import parse_answer
 from extraction_assets.schema import TargetSchema
+from extraction_assets.serving import people
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import (
     DOCUMENT_TYPE,
@@ -65,8 +68,8 @@ _log = logging.getLogger(__name__)
 class Endpoint:
     """The application for one bundle. `engine` is set once the model has proved itself; until then /score says not_ready."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, with_page: bool = False) -> None:
+        self.bundle, self._with_page = bundle, with_page
         self.engine: Engine | None = None
         self._document = openapi_document(bundle)
 
@@ -78,6 +81,8 @@ class Endpoint:
             Route("/limits", self.limits, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
         ]
+        if self._with_page:
+            routes += [Route("/page", self.page, methods=["GET"]), Route("/document", self.document, methods=["POST"])]
         application = Starlette(routes=routes, exception_handlers={HTTPException: _routing_error})  # type: ignore[dict-item]
         application.router.redirect_slashes = False  # /score/ is another path, and an answer in JSON like every other
         return _WithRequestId(application)
@@ -106,13 +111,22 @@ class Endpoint:
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(self._document)
 
+    async def page(self, request: Request) -> Response:
+        return HTMLResponse(people.html(), headers=people.HEADERS)
+
     async def score(self, request: Request) -> Response:
-        began = time.perf_counter()
+        return await self._guarded(request, self._answer)
+
+    async def document(self, request: Request) -> Response:
+        return await self._guarded(request, self._read_document)
+
+    async def _guarded(self, request: Request, answer: Callable[[Engine, Request], Awaitable[dict[str, Any]]]) -> Response:
+        """The answer as JSON, or what went wrong with its code."""
         try:
             if self.engine is None:
                 raise ServingError("not_ready", "the model is being loaded")
             async with asyncio.timeout(self.bundle.manifest.serving.request_seconds):
-                response = await self._answer(self.engine, request, began)
+                response = await answer(self.engine, request)
         except TimeoutError:
             seconds = self.bundle.manifest.serving.request_seconds
             return _refusal(ServingError("timed_out", f"no answer within {seconds:g} s"), request)
@@ -127,7 +141,8 @@ class Endpoint:
 
     # --- one request -------------------------------------------------------------------------------------------------------
 
-    async def _answer(self, engine: Engine, request: Request, began: float) -> dict[str, Any]:
+    async def _answer(self, engine: Engine, request: Request) -> dict[str, Any]:
+        began = time.perf_counter()
         data, type_name = await self._page(request)
         name = self._type(type_name)
         manifest = self.bundle.manifest
@@ -137,6 +152,29 @@ class Endpoint:
         # shielded: others may wait for the same page, and an answer that comes too late is there for the retry
         answered = await asyncio.shield(asyncio.wrap_future(future))
         return self._response(answered, name, 1000 * (drawn - began)).model_dump(mode="json", by_alias=True)
+
+    async def _read_document(self, engine: Engine, request: Request) -> dict[str, Any]:
+        name = self._type(request.query_params.get("type"))
+        began = time.perf_counter()
+        drawn = await to_thread.run_sync(render_bytes, await self._body(request, self._most_bytes), self.bundle.manifest.render)
+        if not drawn.pages:
+            raise ServingError("image_unreadable", "; ".join(f"{one.reason}: {one.detail}" for one in drawn.refused) or "has no pages")
+        drawn_ms = 1000 * (time.perf_counter() - began)
+        shown = drawn.pages[: people.MOST_PAGES]
+        asked = [engine.ask(GridPage(page.png, page.record.width, page.record.height), name) for page in shown]
+        pages = [await self._shown(page, future, name, drawn_ms, request) for page, future in zip(shown, asked, strict=True)]
+        refused = [one.detail for one in drawn.refused]
+        if len(drawn.pages) > len(shown):
+            refused.append(f"{len(drawn.pages) - len(shown)} more pages: this page shows {people.MOST_PAGES}")
+        return {"pages": pages, "refused": refused}
+
+    async def _shown(self, page: RenderedPage, future: Future[Answered], name: str, drawn_ms: float, request: Request) -> dict[str, Any]:
+        try:
+            response = self._response(await asyncio.shield(asyncio.wrap_future(future)), name, drawn_ms)
+        except ServingError as error:
+            return {**people.shown_page(page), **error.body(request.state.request_id)}
+        boxes = await to_thread.run_sync(people.value_boxes, response.answer, self.bundle.schemas[name], page)
+        return {**people.shown_page(page), "response": response.model_dump(mode="json", by_alias=True), "boxes": boxes}
 
     async def _page(self, request: Request) -> tuple[bytes, str | None]:
         """(image bytes, document type as asked for)."""

@@ -22,15 +22,17 @@ _SHORT_LIFE_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
 
-def serve(bundle: Path, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. port 0: any free one.
+def serve(bundle: Path, host: str, port: int, say: Callable[[str], None], page: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT. port 0: any free one; page: also the page for people.
 
     Raises InputError: no bundle, a damaged one, the address is taken, or the worker refuses to serve it.
     """
     open_bundle(bundle)  # what is wrong with it is said here, before anything listens
     with _listen(host, port) as listening:
         address = listening.getsockname()
-        say(f"serving {bundle} on http://{host}:{address[1]}: POST /score; GET / (alive), /ready, /limits, /openapi.json")
+        say(
+            f"serving {bundle} on http://{host}:{address[1]}: POST /score; GET / (alive), /ready, /limits, /openapi.json{', /page' if page else ''}"
+        )
         stop: list[int] = []
         worker: subprocess.Popen[bytes] | None = None
 
@@ -44,7 +46,14 @@ def serve(bundle: Path, host: str, port: int, say: Callable[[str], None]) -> Non
             pause = _FIRST_PAUSE_S
             while not stop:
                 started = time.monotonic()
-                command = [sys.executable, "-m", "extraction_assets.serving.worker", str(bundle), str(listening.fileno())]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "extraction_assets.serving.worker",
+                    str(bundle),
+                    str(listening.fileno()),
+                    *(["page"] if page else []),
+                ]
                 # a session of its own: Ctrl-C in the terminal reaches this process, which lets the worker finish what it has begun
                 worker = subprocess.Popen(command, pass_fds=[listening.fileno()], stdin=subprocess.PIPE, start_new_session=True)
                 if stop:

@@ -1,4 +1,4 @@
-"""The process that serves: `python -m extraction_assets.serving.worker BUNDLE FD`, FD being a listening socket that its parent holds, stdin a pipe
+"""The process that serves: `python -m extraction_assets.serving.worker BUNDLE FD [page]`, FD being a listening socket that its parent holds, stdin a pipe
 from that parent: it stops when the parent does.
 
 It listens at once (alive), loads and proves the model beside that (ready), and ends with REFUSED where the bundle cannot be served.
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         _log.error("%s", error)
         return REFUSED
-    endpoint = Endpoint(bundle)
+    endpoint = Endpoint(bundle, with_page="page" in arguments[2:])
     server = uvicorn.Server(
         uvicorn.Config(
             endpoint.application(),
