@@ -162,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=5001)
     serve.add_argument("--page", action="store_true", help="also /page: drop a PDF or a picture, see what is read and where it stands")
 
+    deploy = command("deploy", _deploy, "specs, container recipe and rollout of a bundle for Azure ML, checked before they are written")
+    deploy.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for endpoint.yml, deployment.yml, Dockerfile, rollout.sh"
+    )
+    deploy.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder (default: the home's latest serving_bundle)")
+    with_json(deploy)
+
     merge = command("merge", _merge, "an adapter merged into the base, for servers that take no adapters; test pages answered by both")
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     merge.add_argument("--adapter", type=Path, help="adapter folder (default: the champion)")
@@ -381,6 +388,17 @@ def _serve(options: Any) -> None:
     from extraction_assets.commands import serve_command
 
     serve_command(options.home, options.bundle, options.host, options.port, say, options.page)
+
+
+def _deploy(options: Any) -> None:
+    from extraction_assets.commands import deploy_command
+
+    written = deploy_command(Home.open(options.home), options.bundle, options.out)
+    if options.json:
+        _print_json([str(path) for path in written])
+    else:
+        print("\n".join(map(str, written)))
+        say("nothing was deployed: rollout.sh does that, with az, step by step")
 
 
 def _merge(options: Any) -> None:

@@ -278,19 +278,29 @@ def predict_remotely(
     return [rows[index] for index in sorted(rows)], refused
 
 
+def _bundle_folder(home: Home) -> Path:
+    value = latest(home, "serving_bundle")
+    if value["bundle"] is None:
+        raise InputError(
+            str(home.root), "has no champion yet, so no bundle", do="Train one that is better than its base, or name a --bundle"
+        )
+    return home.store.folder(value["bundle"])
+
+
+def deploy_command(home: Home, bundle: Path | None, out: Path) -> list[Path]:
+    """Specs, container recipe and rollout for Azure ML. bundle: None is the home's latest."""
+    from extraction_assets.serving.azure_files import write_specs
+    from extraction_assets.serving.bundle import open_bundle
+
+    settings = home.settings().deployment
+    return write_specs(open_bundle(bundle or _bundle_folder(home)), settings, out)
+
+
 def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, say: Say, page: bool = False) -> None:
     """bundle: None is the home's latest."""
     from extraction_assets.serving.supervisor import serve
 
-    if bundle is None:
-        home = Home.open(home_folder)
-        value = latest(home, "serving_bundle")
-        if value["bundle"] is None:
-            raise InputError(
-                str(home.root), "has no champion yet, so no bundle", do="Train one that is better than its base, or name a --bundle"
-            )
-        bundle = home.store.folder(value["bundle"])
-    serve(bundle, host, port, say, page)
+    serve(bundle or _bundle_folder(Home.open(home_folder)), host, port, say, page)
 
 
 def document_answers(home: Home, pages: Sequence[dict[str, Any]], type_name: str | None) -> list[dict[str, Any]]:

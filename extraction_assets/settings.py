@@ -241,6 +241,21 @@ class ServingSettings(Section):
     """a request that has no answer by then gets a retryable error; Azure ML allows 180 at most"""
 
 
+class DeploymentSettings(Section):
+    """The endpoint on Azure ML: what `extraction deploy` writes. Part of no digest."""
+
+    endpoint: str = "extraction"
+    sku: str = "Standard_NV36ads_A10_v5"
+    instances: Annotated[int, Field(ge=1, le=50)] = 1
+    image: str | None = None
+    """REGISTRY/NAME@sha256:... of the container that the written Dockerfile builds"""
+    auth: Literal["key", "aml_token", "aad_token"] = "aad_token"
+    public: bool = False
+    """reachable from the internet"""
+    mirror: Annotated[int, Field(ge=1, le=50)] = 20
+    """share of the live traffic, in percent, that a new deployment gets a copy of before it answers anybody"""
+
+
 class AutomationSettings(Section):
     """The nightly run. Not part of any digest."""
 
@@ -293,6 +308,7 @@ class Settings(BaseModel):
     decoding: DecodingSettings = DecodingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving: ServingSettings = ServingSettings()
+    deployment: DeploymentSettings = DeploymentSettings()
     automation: AutomationSettings = AutomationSettings()
 
 
