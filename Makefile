@@ -6,9 +6,7 @@ HOME_FOLDER ?= data
 
 .PHONY: demo test check ui install clean
 
-BASE := data/base_models/tiny-qwen3-vl
-
-install: $(VENV)/installed $(BASE)/config.json
+install: $(VENV)/installed
 
 # torch first and by its exact version: a range would bring gigabytes of CUDA packages
 $(VENV)/installed: constraints.txt pyproject.toml
@@ -16,10 +14,6 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
-
-# a checkout without the trained base gets one with random weights: everything runs, nothing is read
-$(BASE)/config.json: | $(VENV)/installed
-	$(BIN)/python -m extraction_assets.demo.tiny_base $(BASE)
 
 demo: install
 	$(BIN)/extraction demo

@@ -15,7 +15,7 @@ from extraction_assets.model.base import load_base
 
 BASE = PROJECT / "data" / "base_models" / "tiny-qwen3-vl"
 SEED = 77_001
-PAGES = 8
+PAGES = 6
 pytestmark = pytest.mark.skipif(not (BASE / "measures.json").exists(), reason="this checkout has a base with random weights")
 
 
@@ -37,19 +37,13 @@ def test_its_card_tells_what_was_measured() -> None:
         assert f"| {size} | {' | '.join(f'{value:.3f}' for value in values.values())} |" in card
 
 
-@pytest.mark.slow
-def test_its_tower_names_characters(measured: dict[str, Any]) -> None:
-    assert sum(values["glyphs_from_patch"] for values in measured.values()) / len(measured) >= 0.93
+MARGINS = {"glyphs_from_patch": 0.05, "glyphs_from_token": 0.05, "strict_json": 0.3, "field_exact": 0.12, "cell_exact": 0.12}
+"""how far a few pages of another seed may fall behind the card's many"""
 
 
 @pytest.mark.slow
-def test_it_answers_with_strict_json_unasked(measured: dict[str, Any]) -> None:
-    assert sum(values["strict_json"] for values in measured.values()) / len(measured) >= 0.85
-
-
-@pytest.mark.slow
-def test_it_reads_as_well_as_its_card_says(measured: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", MARGINS)
+def test_it_reads_as_well_as_its_card_says(measured: dict[str, Any], metric: str) -> None:
     card = json.loads((BASE / "measures.json").read_text(encoding="utf-8"))["sizes"]
-    for metric in ("field_exact", "cell_exact"):
-        here, there = (sum(values[metric] for values in sizes.values()) / len(sizes) for sizes in (measured, card))
-        assert here > there - 0.12
+    here, there = (sum(values[metric] for values in sizes.values()) / len(sizes) for sizes in (measured, card))
+    assert here > there - MARGINS[metric]

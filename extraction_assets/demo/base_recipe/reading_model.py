@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 
 from extraction_assets.demo.base_recipe.reading_batches import prompt
@@ -60,7 +61,10 @@ def read(
     attention: dict[int, Tensor] = {}
     states: dict[int, Tensor] = {}
     for number, layer in enumerate(language.layers):
-        hidden, weights = run(layer, hidden, cos, sin)
+        if hidden.device.type == "cpu" or number in watched_layers:
+            hidden, weights = run(layer, hidden, cos, sin)
+        else:
+            hidden, weights = _layer(layer, hidden, cos, sin, spelled=False)
         if number in watched_layers:
             attention[number], states[number] = weights[:, :, 0], hidden
         if number < len(seen.deepstack):
@@ -69,8 +73,11 @@ def read(
     return Read(model.lm_head(language.norm(hidden[scored])), seen, attention, states)
 
 
-def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """One language layer: hidden (pages, n, hidden) after it, and its attention weights, (pages, key-value heads, queries of each, n, n)."""
+def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, spelled: bool = True) -> tuple[Tensor, Tensor]:
+    """One language layer: hidden (pages, n, hidden) after it, and its attention weights, (pages, key-value heads, queries of each, n, n).
+
+    spelled: False leaves attention to the fused kernel, and gives no weights.
+    """
     attention = layer.self_attn
     pages, length, _ = hidden.shape
     normed = layer.input_layernorm(hidden)
@@ -79,6 +86,10 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
     key = attention.k_norm(attention.k_proj(normed).view(heads)).transpose(1, 2)
     value = attention.v_proj(normed).view(heads).transpose(1, 2)
     query, key = apply_rotary_pos_emb(query, key, cos, sin)
+    if not spelled:
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=attention.scaling, enable_gqa=True)
+        hidden = hidden + attention.o_proj(mixed.transpose(1, 2).reshape(pages, length, -1))
+        return hidden + layer.mlp(layer.post_attention_layernorm(hidden)), hidden.new_empty(0)
     groups = key.shape[1]
     grouped = (query * attention.scaling).reshape(pages, groups, -1, attention.head_dim)
     scores = torch.matmul(grouped, key.transpose(2, 3)).view(pages, groups, -1, length, length)

@@ -59,8 +59,9 @@ PAGES = (
     PageSize(512, 384, "page", 8),
     PageSize(480, 512, "page", 6),
     PageSize(512, 640, "page", 5),
-    PageSize(576, 736, "page", 4),
+    PageSize(576, 704, "page", 4),
     PageSize(640, 672, "page", 4),
+    PageSize(640, 768, "page", 4),
     PageSize(640, 896, "page", 3),
 )
 
@@ -108,7 +109,7 @@ def stages(
         reading("words", WORDS, counts.words, at_rest),
         reading("crops", CROPS, counts.crops, replace(at_rest, muon=2e-3, adam=1.5e-3)),
         reading("pages", PAGES, counts.pages, replace(at_rest, muon=2e-3, adam=1.5e-3, decay=0.65)),
-        reading("finish", PAGES, counts.finish, Rates(muon=1.2e-3, adam=1e-3, decay=0.9, tower=0.3)),
+        reading("finish", PAGES, counts.finish, Rates(muon=2.5e-3, adam=1.5e-3, decay=0.6, tower=0.6)),
     ]
 
 
