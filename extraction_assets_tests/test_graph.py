@@ -59,7 +59,7 @@ def test_every_asset_is_described_owned_and_grouped(definitions: dg.Definitions)
         node = graph.get(key)
         assert node.description, key
         assert node.owners, key
-        assert node.group_name in {"settings", "sources", "pages", "dataset", "training", "evaluation"}, key
+        assert node.group_name in {"settings", "sources", "pages", "dataset", "training", "evaluation", "serving"}, key
 
 
 def test_only_the_index_stands_between_the_vendors_and_the_rest(definitions: dg.Definitions) -> None:

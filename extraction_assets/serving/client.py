@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -49,9 +50,10 @@ class EndpointClient:
         """
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
+            host = urlsplit(url).hostname  # httpx would quote the bracket of http://[ and look the result up
+        except (httpx.InvalidURL, ValueError) as error:
             raise InputError("--endpoint", f"{url[:200]!r} is no address: {error}", "http://HOST:PORT") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not host or any(letter.isspace() for letter in host):
             raise InputError("--endpoint", f"{url[:200]!r} is no address", "http://HOST:PORT")
         self._root = url.rstrip("/").removesuffix("/score")
         self._parallel, self._patience_s = parallel, patience_s

@@ -107,7 +107,7 @@ def test_a_key_goes_into_the_header() -> None:
     assert asked[0].headers["authorization"] == "Bearer k"
 
 
-@pytest.mark.parametrize("url", ["endpoint", "ftp://endpoint", "http://", "http://[", ""])
+@pytest.mark.parametrize("url", ["endpoint", "ftp://endpoint", "http://", "http://[", "http://[]", "http://a b", ""])
 def test_an_address_that_is_none_is_one_clear_line(url: str) -> None:
     with pytest.raises(InputError, match="no address"):
         EndpointClient(url)

@@ -72,7 +72,9 @@ def _attend(attention: Any, hidden: Tensor, images: int, cos: Tensor, sin: Tenso
     query, key, value = attention.qkv(hidden).view(images, -1, 3, heads, attention.head_dim).unbind(2)
     query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    if torch.is_grad_enabled() and hidden.device.type == "cpu":  # spelled out: the fused kernel's backward pass takes three times as long there
+    if (
+        torch.is_grad_enabled() and hidden.device.type == "cpu"
+    ):  # spelled out: the fused kernel's backward pass takes three times as long there
         scores = torch.matmul(query * attention.scaling, key.transpose(2, 3))
         mixed = torch.matmul(scores.softmax(-1), value)
     else:
