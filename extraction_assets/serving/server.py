@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import logging
+import os
 import re
 import time
 import uuid
@@ -24,7 +26,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -57,10 +59,15 @@ from extraction_assets.serving.openapi import openapi_document
 from extraction_assets.serving.page_image import GridPage, grid_page
 
 BODY_SECONDS = 30.0
-"""within which a body must have arrived"""
+"""within which a body must have arrived, or half of request_seconds where that is less: time to answer must be left"""
+BODIES_HELD = 32
+"""largest bodies that are held in memory at once, all connections together; what comes beyond that is told to come again"""
+LINGER_SECONDS = 2.0
+"""so long the rest of a body that is not wanted is thrown away before the connection closes"""
 RETRY_AFTER_S = 2
 _ENVELOPE_BYTES = 4096
 """what a JSON request may have besides its image"""
+_IMAGE_BEGINS = re.compile(rb'"image"\s*:\s*"')
 _GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _log = logging.getLogger(__name__)
 
@@ -72,6 +79,9 @@ class Endpoint:
         self.bundle, self._with_page = bundle, with_page
         self.engine: Engine | None = None
         self._document = openapi_document(bundle)
+        self._held = 0
+        # a picture that is drawn takes a process and its memory: a flood of them waits in line
+        self._drawing = CapacityLimiter(os.cpu_count() or 1)
 
     def application(self) -> ASGIApp:
         routes = [
@@ -104,7 +114,7 @@ class Endpoint:
                 "render": manifest.render.model_dump(mode="json", include={"dpi", "max_visual_tokens", "max_pages"}),
                 "max_output_tokens": manifest.decoding.max_output_tokens,
                 **manifest.serving.model_dump(mode="json", include={"max_image_mb", "max_megapixels", "waiting", "request_seconds"}),
-                "body_seconds": BODY_SECONDS,
+                "body_seconds": self._body_seconds,
             }
         )
 
@@ -122,6 +132,7 @@ class Endpoint:
 
     async def _guarded(self, request: Request, answer: Callable[[Engine, Request], Awaitable[dict[str, Any]]]) -> Response:
         """The answer as JSON, or what went wrong with its code."""
+        request.state.held = 0
         try:
             if self.engine is None:
                 raise ServingError("not_ready", "the model is being loaded")
@@ -137,6 +148,8 @@ class Endpoint:
         except Exception:
             _log.exception("request %s", request.state.request_id)
             return _refusal(ServingError("internal", "the server's own fault; its log has the request id"), request)
+        finally:
+            self._held -= request.state.held
         return JSONResponse(response)
 
     # --- one request -------------------------------------------------------------------------------------------------------
@@ -146,7 +159,7 @@ class Endpoint:
         data, type_name = await self._page(request)
         name = self._type(type_name)
         manifest = self.bundle.manifest
-        page: GridPage = await to_thread.run_sync(grid_page, data, manifest.render, manifest.serving)
+        page: GridPage = await to_thread.run_sync(grid_page, data, manifest.render, manifest.serving, limiter=self._drawing)
         drawn = time.perf_counter()
         future: Future[Answered] = engine.ask(page, name)
         # shielded: others may wait for the same page, and an answer that comes too late is there for the retry
@@ -156,7 +169,8 @@ class Endpoint:
     async def _read_document(self, engine: Engine, request: Request) -> dict[str, Any]:
         name = self._type(request.query_params.get("type"))
         began = time.perf_counter()
-        drawn = await to_thread.run_sync(render_bytes, await self._body(request, self._most_bytes), self.bundle.manifest.render)
+        body = await self._body(request, self._most_bytes)
+        drawn = await to_thread.run_sync(render_bytes, body, self.bundle.manifest.render, limiter=self._drawing)
         if not drawn.pages:
             raise ServingError("image_unreadable", "; ".join(f"{one.reason}: {one.detail}" for one in drawn.refused) or "has no pages")
         drawn_ms = 1000 * (time.perf_counter() - began)
@@ -186,13 +200,22 @@ class Endpoint:
             return data, request.query_params.get("type") or request.headers.get(DOCUMENT_TYPE)
         if media != "application/json":
             raise ServingError("unsupported_media_type", f"expected application/json or one of {', '.join(IMAGE_TYPES)}")
-        return await to_thread.run_sync(_from_json, await self._body(request, 4 * (self._most_bytes // 3 + 1) + _ENVELOPE_BYTES))
+        return await to_thread.run_sync(_from_json, await self._body(request, self._most_json))
 
     @property
     def _most_bytes(self) -> int:
         return int(self.bundle.manifest.serving.max_image_mb * 1e6)
 
+    @property
+    def _most_json(self) -> int:
+        return 4 * (self._most_bytes // 3 + 1) + _ENVELOPE_BYTES
+
+    @property
+    def _body_seconds(self) -> float:
+        return min(BODY_SECONDS, self.bundle.manifest.serving.request_seconds / 2)
+
     async def _body(self, request: Request, most: int) -> bytes:
+        request.state.unread = True
         too_large = ServingError("body_too_large", f"the body has more than {most} bytes")
         stated = request.headers.get("content-length", "")
         if stated.isdecimal() and int(stated[:20]) > most:
@@ -200,14 +223,19 @@ class Endpoint:
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self._body_seconds):
                 async for part in request.stream():
                     size += len(part)
                     if size > most:
                         raise too_large
+                    if self._held + len(part) > BODIES_HELD * self._most_json:
+                        raise ServingError("overloaded", "too many bodies are arriving; ask again in a while")
+                    self._held += len(part)
+                    request.state.held += len(part)
                     parts.append(part)
         except TimeoutError:
-            raise ServingError("body_timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+            raise ServingError("body_timeout", f"the body did not arrive within {self._body_seconds:g} s") from None
+        request.state.unread = False
         return b"".join(parts)
 
     def _type(self, asked: str | None) -> str:
@@ -259,8 +287,19 @@ def decide(answer: dict[str, Any], values: Mapping[str, float], schema: TargetSc
 
 
 def _from_json(body: bytes) -> tuple[bytes, str | None]:
+    """(image bytes, document type as asked for). Only the envelope is parsed: millions of keys, or a number of millions of digits,
+    would hold the interpreter, and with it liveness, for seconds.
+    """
+    begins = _IMAGE_BEGINS.search(body)
+    start = begins.end() if begins else 0
+    end = body.find(b'"', start) if begins else 0
+    envelope = body[:start] + body[end:] if end >= 0 else body
+    if len(envelope) > _ENVELOPE_BYTES:
+        raise ServingError("bad_request", f"the body has more than {_ENVELOPE_BYTES} bytes besides its image")
     try:
-        value = json.loads(body)
+        value = json.loads(envelope)
+        if begins and isinstance(value, dict) and value.get("image") == "":
+            value["image"] = json.loads(body[start - 1 : end + 1])
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         raise ServingError("bad_request", "the body is not JSON") from None
     try:
@@ -280,9 +319,24 @@ def _from_json(body: bytes) -> tuple[bytes, str | None]:
 
 def _refusal(error: ServingError, request: Request) -> Response:
     headers = {"retry-after": str(RETRY_AFTER_S)} if error.kind.retryable else {}
-    if error.code in ("body_too_large", "body_timeout"):
-        headers["connection"] = "close"  # the rest of the body is not read
-    return JSONResponse(error.body(request.state.request_id), status_code=int(error.kind.status), headers=headers)
+    kind = _LastAnswer if getattr(request.state, "unread", False) else JSONResponse
+    return kind(error.body(request.state.request_id), status_code=int(error.kind.status), headers=headers)
+
+
+class _LastAnswer(JSONResponse):
+    """To a request whose body is not read to its end: the connection closes behind it. What still comes is thrown away for a moment first;
+    closed at once, the kernel would answer it with a reset, on which clients lose the answer that is on its way.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _routing_error(request: Request, error: HTTPException) -> Response:

@@ -18,6 +18,7 @@ from extraction_assets.errors import InputError
 from extraction_assets.serving.bundle import open_bundle
 from extraction_assets.serving.engine import Engine
 from extraction_assets.serving.golden import check_golden
+from extraction_assets.serving.patience import PatientProtocol
 from extraction_assets.serving.server import Endpoint
 
 REFUSED = 3
@@ -44,6 +45,9 @@ def main(arguments: list[str]) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="off",
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(bundle.manifest.serving.request_seconds) + 1,
             h11_max_incomplete_event_size=64 * 1024,
