@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
@@ -30,17 +32,18 @@ from printing import Row, print_rows  # noqa: E402
 from extraction_assets.commands import latest  # noqa: E402
 from extraction_assets.demo.tiny_base import write_random_base  # noqa: E402
 from extraction_assets.home import Home  # noqa: E402
+from extraction_assets.settings import ServingSettings  # noqa: E402
 from extraction_assets_tests.serving.conftest import make_bundle  # noqa: E402
 from extraction_assets_tests.serving.hostile_requests import (  # noqa: E402
     Hostile,
     Limits,
-    Liveness,
     Outcome,
     complaints,
     flood,
     hostile_requests,
     send,
 )
+from extraction_assets_tests.serving.liveness import Liveness  # noqa: E402
 from extraction_assets_tests.serving.running import Serving  # noqa: E402
 
 AT_ONCE = 8
@@ -75,7 +78,7 @@ def bundle_folder(home: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_random_base(Path(folder) / "base", seed=0)
-        yield make_bundle(Path(folder) / "bundle", Path(folder) / "base").folder
+        yield make_bundle(Path(folder) / "bundle", Path(folder) / "base", ServingSettings()).folder
 
 
 def measure(folder: Path, examples: int, with_slow: bool) -> tuple[list[Row], list[str]]:
@@ -137,6 +140,7 @@ def _rows(
         Row("tracebacks", tracebacks, "in the server's log", "lower"),
         Row("restarts", restarts, "of the worker", "lower"),
         Row("alive_asked", len(liveness.milliseconds), "times GET / was asked meanwhile", "higher"),
+        Row("alive_p99_ms", round(float(np.percentile(liveness.milliseconds, 99)), 1), "ms for GET /, its connection included", "lower"),
         Row("alive_worst_ms", round(max(liveness.milliseconds), 1), "ms for GET /, its connection included", "lower"),
         Row("memory_growth_mb", round(grown, 1), "MB resident in the worker, before to after", "lower"),
     ]  # fmt: skip

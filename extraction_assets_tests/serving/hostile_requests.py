@@ -483,41 +483,6 @@ def _chain(first: bytes, then: Sent) -> Sent:
 # --- all together -------------------------------------------------------------------------------------------------------------
 
 
-class Liveness:
-    """Asks GET / again and again, each time on a connection of its own, as a probe does. A context manager."""
-
-    def __init__(self, url: str, pause_s: float = 0.05) -> None:
-        self._url, self._pause_s = url, pause_s
-        self.milliseconds: list[float] = []
-        self.failures: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Liveness:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        parts = urlsplit(self._url)
-        while not self._stop.wait(self._pause_s):
-            began = time.perf_counter()
-            try:
-                connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=PATIENCE_S)
-                connection.request("GET", "/")
-                status = connection.getresponse().status
-                connection.close()
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(type(error).__name__)
-                continue
-            self.milliseconds.append(1000 * (time.perf_counter() - began))
-            if status != 200:
-                self.failures.append(str(status))
-
-
 def complaints(asked: Sequence[Hostile], outcomes: Sequence[Outcome]) -> list[str]:
     """One line for every request that was not answered as it must be."""
     lines: list[Any] = []

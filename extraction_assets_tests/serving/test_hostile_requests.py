@@ -13,7 +13,8 @@ import pytest
 
 from extraction_assets.settings import ServingSettings
 from extraction_assets_tests.serving.conftest import make_bundle
-from extraction_assets_tests.serving.hostile_requests import Hostile, Limits, Liveness, complaints, flood, hostile_requests, send
+from extraction_assets_tests.serving.hostile_requests import Hostile, Limits, complaints, flood, hostile_requests, send
+from extraction_assets_tests.serving.liveness import Liveness
 from extraction_assets_tests.serving.running import Serving
 
 SERVING = ServingSettings(max_image_mb=0.5, max_megapixels=4, waiting=8, request_seconds=8)
