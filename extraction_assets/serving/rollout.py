@@ -323,7 +323,7 @@ class Rollout:
     def _undo(self, what: str, act: Callable[[], None]) -> None:
         try:
             act()
-        except InputError as error:
+        except Exception as error:  # whatever it is, what comes after it is still to be taken back
             self.report.left.append(f"{what}: {error}")
 
 
