@@ -162,10 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=5001)
     serve.add_argument("--page", action="store_true", help="also /page: drop a PDF or a picture, see what is read and where it stands")
 
-    deploy = command("deploy", _deploy, "specs, container recipe and rollout of a bundle for Azure ML, checked before they are written")
-    deploy.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for endpoint.yml, deployment.yml, Dockerfile, rollout.sh"
+    deploy = command("deploy", _deploy, "a bundle onto an Azure ML endpoint: as files for `az` (--out), or rolled out (--target)")
+    way = deploy.add_mutually_exclusive_group(required=True)
+    way.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for endpoint.yml, deployment.yml, Dockerfile, rollout.sh; deploys nothing"
     )
+    way.add_argument("--target", choices=("fake", "azure"), help="azure: roll out there; fake: rehearse it on a stand-in on this machine")
+    deploy.add_argument("--dry-run", action="store_true", help="with --target: the plan, what differs and the cost sheet; changes nothing")
     deploy.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder (default: the home's latest serving_bundle)")
     with_json(deploy)
 
@@ -390,15 +393,36 @@ def _serve(options: Any) -> None:
     serve_command(options.home, options.bundle, options.host, options.port, say, options.page)
 
 
-def _deploy(options: Any) -> None:
+def _deploy(options: Any) -> int | None:
     from extraction_assets.commands import deploy_command
 
+    if options.target:
+        return _roll_out(options)
+    if options.dry_run:
+        raise InputError("--dry-run", "goes with --target", do="--out deploys nothing anyway")
     written = deploy_command(Home.open(options.home), options.bundle, options.out)
     if options.json:
         _print_json([str(path) for path in written])
     else:
         print("\n".join(map(str, written)))
         say("nothing was deployed: rollout.sh does that, with az, step by step")
+    return None
+
+
+def _roll_out(options: Any) -> int | None:
+    from extraction_assets.commands import rollout_command
+
+    plan, report = rollout_command(Home.open(options.home), options.bundle, options.target, options.dry_run, say)
+    if options.json:
+        _print_json({**report.as_json(), "plan": plan.as_json()})
+    else:
+        print("\n".join(plan.lines()))
+        for step in report.steps:
+            print(", ".join(f"{key} {value}" for key, value in step.items()))
+        print(f"{report.target}: {report.outcome}: {report.deployment} on {report.endpoint}")
+    for line in report.left:
+        say(f"left: {line}")
+    return _bad_input(f"{report.outcome}: {report.failed}") if report.failed else None
 
 
 def _merge(options: Any) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from extraction_assets.dataset.export.folder import Export
     from extraction_assets.dataset.records import Split
     from extraction_assets.inference.predict import RenderedPage
+    from extraction_assets.serving.rollout import Plan, Report
 
 Say = Callable[[str], None]
 
@@ -294,6 +295,19 @@ def deploy_command(home: Home, bundle: Path | None, out: Path) -> list[Path]:
 
     settings = home.settings().deployment
     return write_specs(open_bundle(bundle or _bundle_folder(home)), settings, out)
+
+
+def rollout_command(home: Home, bundle: Path | None, target: str, dry_run: bool, say: Say) -> tuple[Plan, Report]:
+    """A bundle (None: the home's latest) onto its endpoint on Azure ML, or a rehearsal of that on this machine."""
+    from extraction_assets.serving.azure_service import azure_service
+    from extraction_assets.serving.bundle import open_bundle
+    from extraction_assets.serving.rollout import rehearse, roll_out
+
+    settings = home.settings().deployment
+    opened = open_bundle(bundle or _bundle_folder(home))
+    if target == "fake":
+        return rehearse(opened, settings, dry_run, say)
+    return roll_out(azure_service(settings), opened, settings, dry_run, say)
 
 
 def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, say: Say, page: bool = False) -> None:

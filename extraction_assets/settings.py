@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -254,6 +255,32 @@ class DeploymentSettings(Section):
     """reachable from the internet"""
     mirror: Annotated[int, Field(ge=1, le=50)] = 20
     """share of the live traffic, in percent, that a new deployment gets a copy of before it answers anybody"""
+    soak_minutes: Annotated[float, Field(ge=0, le=1440)] = 5
+    """how long a rollout on Azure stays at the mirror and at 10 % before it looks again and goes on"""
+    subscription: str | None = None
+    resource_group: str | None = None
+    workspace: str | None = None
+    """where `deploy --target azure` goes"""
+    price_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """SKU -> what your price list says for one instance; the cost sheet knows no price of its own"""
+    currency: str = "USD"
+    price_date: str | None = None
+    """day of that price list, YYYY-MM-DD"""
+    price_source: str | None = None
+    """where those prices stand"""
+
+    @field_validator("price_date")
+    @classmethod
+    def _day(cls, value: str | None) -> str | None:
+        if value is not None:
+            date.fromisoformat(value)
+        return value
+
+    @model_validator(mode="after")
+    def _priced(self) -> DeploymentSettings:
+        if self.price_per_hour and not (self.price_date and self.price_source):
+            raise ValueError("price_per_hour needs price_date and price_source: a price without them is a rumour")
+        return self
 
 
 class AutomationSettings(Section):

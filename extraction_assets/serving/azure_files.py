@@ -6,8 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from extraction_assets.errors import InputError
-from extraction_assets.serving.azure_specs import DOCKERFILE, make_specs, problems, weight_bytes
+from extraction_assets.serving.azure_specs import DOCKERFILE, checked_specs
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.settings import DeploymentSettings
 from extraction_assets.store import write_atomically
@@ -37,10 +36,7 @@ fi
 
 def write_specs(bundle: Bundle, settings: DeploymentSettings, out: Path) -> list[Path]:
     """endpoint.yml, deployment.yml, Dockerfile and rollout.sh in `out`. Raises InputError with all that is wrong; nothing is written then."""
-    specs = make_specs(bundle, settings)
-    wrong = problems(specs, weight_bytes(bundle))
-    if wrong:
-        raise InputError("deployment", "; ".join(wrong), do="Correct the section deployment: of settings.yaml")
+    specs = checked_specs(bundle, settings)
     rollout = _ROLLOUT.format(endpoint=settings.endpoint, new=specs.deployment["name"], mirror=settings.mirror)
     parts = {
         "endpoint.yml": yaml.safe_dump(specs.endpoint, sort_keys=False),

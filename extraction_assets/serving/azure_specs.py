@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from extraction_assets.errors import InputError
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.settings import DeploymentSettings
 
@@ -106,8 +107,22 @@ def make_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
     return Specs(endpoint, deployment)
 
 
+def checked_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
+    """make_specs, refused with all that is wrong (InputError)."""
+    specs = make_specs(bundle, settings)
+    wrong = problems(specs, weight_bytes(bundle))
+    if wrong:
+        raise InputError("deployment", "; ".join(wrong), do="Correct the section deployment: of settings.yaml")
+    return specs
+
+
 def weight_bytes(bundle: Bundle) -> int:
     return sum((bundle.folder / name).stat().st_size for name in bundle.manifest.files if name.endswith(".safetensors"))
+
+
+def needed_gib(weight_bytes: int) -> float:
+    """GPU memory for weights of this size, with room to work."""
+    return round(weight_bytes * _ROOM / 2**30, 1)
 
 
 def problems(specs: Specs, bundle_bytes: int) -> list[str]:
@@ -179,7 +194,7 @@ def _machine(deployment: Mapping[str, Any], bundle_bytes: int, need: Any) -> Non
     known = SKUS.get(sku) if isinstance(sku, str) else None
     need(known is not None, "deployment.instance_type", sku, f"one of {', '.join(SKUS)}")
     if known is not None:
-        gib = round(bundle_bytes * _ROOM / 2**30, 1)
+        gib = needed_gib(bundle_bytes)
         need(
             gib <= known.gib,
             "deployment.instance_type",

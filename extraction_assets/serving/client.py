@@ -22,6 +22,8 @@ _RETRYABLE = {408, 429, 502, 503, 504}
 """of a proxy or of Azure's front end, whose errors have no code of ours"""
 _AZURE_STATUS = "ms-azureml-model-error-statuscode"
 """on a 424: what the container itself answered"""
+DEPLOYMENT = "azureml-model-deployment"
+"""header that names a deployment behind an Azure ML endpoint"""
 _LONGEST_PAUSE_S = 20.0
 
 
@@ -44,9 +46,11 @@ class EndpointClient:
         seconds: float = 200.0,
         patience_s: float = 120.0,
         transport: httpx.BaseTransport | None = None,
+        deployment: str | None = None,
     ) -> None:
         """url: the endpoint's root or its /score; key: goes into the Authorization header; seconds: for one request;
-        patience_s: how long a page is asked again; transport: another way there than TCP. Raises InputError on an address that is none.
+        patience_s: how long a page is asked again; transport: another way there than TCP; deployment: which one behind an Azure ML
+        endpoint answers, whatever the traffic says. Raises InputError on an address that is none.
         """
         try:
             parsed = httpx.URL(url)
@@ -58,6 +62,8 @@ class EndpointClient:
         self._root = url.rstrip("/").removesuffix("/score")
         self._parallel, self._patience_s = parallel, patience_s
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        if deployment:
+            headers[DEPLOYMENT] = deployment
         limits = httpx.Limits(max_connections=parallel)
         self._http = httpx.Client(headers=headers, timeout=httpx.Timeout(seconds, connect=10.0), limits=limits, transport=transport)
 

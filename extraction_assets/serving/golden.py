@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extraction_assets.errors import InputError
@@ -23,14 +24,9 @@ def check_golden(bundle: Bundle, answerer: Answerer) -> GoldenCheck:
     """Raises InputError where fewer values agree than the bundle's golden_agreement asks for."""
     manifest = bundle.manifest
     answers = answerer.answer(bundle.prompts(), manifest.decoding)
-    equal, same, values = 0, 0, 0
-    for page, answer in zip(manifest.golden, answers, strict=True):
-        equal += answer.text == page.text
-        wanted = _leaves(parse_answer(page.text, "stop").value)
-        found = _leaves(parse_answer(answer.text, answer.finish_reason).value)
-        values += max(len(wanted), len(found))
-        same += sum(key in found and found[key] == value for key, value in wanted.items())
-    check = GoldenCheck(len(answers), equal, same / values if values else 1.0)
+    equal = sum(answer.text == page.text for page, answer in zip(manifest.golden, answers, strict=True))
+    found = [parse_answer(answer.text, answer.finish_reason).value for answer in answers]
+    check = GoldenCheck(len(answers), equal, agreement(bundle, found))
     asked = manifest.serving.golden_agreement
     if check.agreement < asked:
         raise InputError(
@@ -40,6 +36,16 @@ def check_golden(bundle: Bundle, answerer: Answerer) -> GoldenCheck:
             "Serve it with the library versions that it was made with, or make the bundle anew here",
         )
     return check
+
+
+def agreement(bundle: Bundle, answers: Sequence[object]) -> float:
+    """Share of the golden answers' values that `answers` give, page by page; None stands for an answer that is no JSON."""
+    same, values = 0, 0
+    for page, answer in zip(bundle.manifest.golden, answers, strict=True):
+        wanted, found = _leaves(parse_answer(page.text, "stop").value), _leaves(answer)
+        values += max(len(wanted), len(found))
+        same += sum(key in found and found[key] == value for key, value in wanted.items())
+    return same / values if values else 1.0
 
 
 def _leaves(value: object, pointer: str = "") -> dict[str, object]:
