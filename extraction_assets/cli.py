@@ -14,12 +14,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from extraction_assets import __version__
 from extraction_assets.dataset.export import FORMATS
 from extraction_assets.errors import InputError
 from extraction_assets.home import HOME_VARIABLE, PROJECT, Home
+
+if TYPE_CHECKING:
+    from extraction_assets.documents.ingest import IngestReport
 
 EXIT_BAD_INPUT = 2
 
@@ -117,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("source", type=Path, help="a folder, or a manifest.jsonl (or a folder that holds one)")
     ingest.add_argument("--type", dest="type_name", help="document type: the name of a schema")
     ingest.add_argument("--vendor", help="vendor name (default: the sub-folder's name)")
+    ingest.add_argument(
+        "--reviewed",
+        action="store_true",
+        help="SRC holds the endpoint's answers as people have corrected them: reviewed.jsonl or *.review.json",
+    )
     with_json(ingest)
 
     status = command("status", _status, "what is stale, and why")
@@ -218,20 +226,21 @@ def _init(options: Any) -> None:
 def _ingest(options: Any) -> int | None:
     from extraction_assets.commands import ingest_command
 
-    report = ingest_command(Home.open(options.home), options.source, options.type_name, options.vendor, say)
+    report = ingest_command(Home.open(options.home), options.source, options.type_name, options.vendor, say, options.reviewed)
+    return _ingested(options, report, f"{options.source}")
+
+
+def _ingested(options: Any, report: IngestReport, source: str) -> int | None:
     for refusal in report.refused:
         say(f"refused {refusal.file}: {refusal.reason}: {refusal.detail}")
-    say(f"{report.added} added, {report.unchanged} unchanged, {len(report.refused)} refused")
+    for replacement in report.replaced:
+        say(replacement.line())
+    confirmed = f"{report.confirmed} confirmed, " if report.confirmed else ""
+    say(f"{report.added} added, {confirmed}{report.unchanged} unchanged, {len(report.refused)} refused")
     if options.json:
-        _print_json(
-            {
-                "added": report.added,
-                "unchanged": report.unchanged,
-                "refused": [refusal.model_dump(mode="json") for refusal in report.refused],
-            }
-        )
-    if report.refused and not report.added and not report.unchanged:
-        return _bad_input(f"{options.source}: none of {len(report.refused)} files could be taken; first: {report.refused[0].detail}")
+        _print_json(report.as_json())
+    if report.refused and not report.added and not report.unchanged and not report.confirmed:
+        return _bad_input(f"{source}: none of {len(report.refused)} files could be taken; first: {report.refused[0].detail}")
     return None
 
 

@@ -41,14 +41,19 @@ _LEARNED: tuple[Split, ...] = ("train", "val")
 """splits that a trainer reads"""
 
 
-def ingest_command(home: Home, source: Path, type_name: str | None, vendor: str | None, say: Say) -> IngestReport:
+def ingest_command(home: Home, source: Path, type_name: str | None, vendor: str | None, say: Say, reviewed: bool = False) -> IngestReport:
+    """reviewed: the source holds answers of the endpoint that people have judged (serving.reviewed)."""
+    from extraction_assets.serving.reviewed import list_reviewed
+
     settings = home.settings()
     if type_name is not None:
         home.schema(type_name)
     schemas = {name: home.schema(name) for name in home.types()}
     with home_lock(home, say):
         cache = DigestCache(home.cache / "digests.json")
-        return ingest(source, home.landing, schemas, type_name, vendor, settings.render, cache, progress=terminal_bar("ingest", "file"))
+        bar = terminal_bar("ingest", "file")
+        list_them = list_reviewed if reviewed else None
+        return ingest(source, home.landing, schemas, type_name, vendor, settings.render, cache, bar, list_them=list_them)
 
 
 def status_command(home: Home) -> tuple[list[Status], Sequence[InputError]]:
