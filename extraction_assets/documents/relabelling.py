@@ -52,9 +52,17 @@ class Replacement:
 
 
 def relabel(
-    index: LandingIndex, place: Place, document: str, label: dict[str, Any], review: Review, schema: TargetSchema
+    index: LandingIndex,
+    place: Place,
+    document: str,
+    label: dict[str, Any],
+    review: Review,
+    schema: TargetSchema,
+    judged: str | None = None,
 ) -> tuple[Outcome, Replacement | None]:
     """Put a reviewed label in place.
+
+    judged: digest of the label that the reviewer had before them, where it is known; InputError where another one lies there now.
 
     review: its `label`, `given` and `replaced` are set here. A label that says the same as the one that lies there is confirmed: the file
     stays as it is. The same review a second time changes nothing. Raises InputError where the review is older than the one that
@@ -74,6 +82,9 @@ def relabel(
             f"was reviewed again at {behind.at:%Y-%m-%d %H:%M} by {behind.by}",
             f"a newer review than one of {new.at:%Y-%m-%d %H:%M}",
         )
+    if present is not None and judged is not None and digest_of(present) != judged:
+        found, do = f"the label has changed since it was handed out: {digest_of(present)[:12]} lies there", "Hand it out and judge it again"
+        raise InputError(index.below_landing(path), found, judged[:12], do)
     if present is not None and means_the_same(present, label, schema):
         write_history(kept, _with(history, new.model_copy(update={"label": digest_of(present)})))
         return "confirmed", None
