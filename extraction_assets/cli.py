@@ -14,12 +14,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from extraction_assets import __version__
 from extraction_assets.dataset.export import FORMATS
 from extraction_assets.errors import InputError
 from extraction_assets.home import HOME_VARIABLE, PROJECT, Home
+
+if TYPE_CHECKING:
+    from extraction_assets.commands import LabelAudit
+    from extraction_assets.documents.ingest import IngestReport
 
 EXIT_BAD_INPUT = 2
 
@@ -117,7 +121,23 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("source", type=Path, help="a folder, or a manifest.jsonl (or a folder that holds one)")
     ingest.add_argument("--type", dest="type_name", help="document type: the name of a schema")
     ingest.add_argument("--vendor", help="vendor name (default: the sub-folder's name)")
+    ingest.add_argument(
+        "--reviewed",
+        action="store_true",
+        help="SRC holds the endpoint's answers as people have corrected them: reviewed.jsonl or *.review.json",
+    )
     with_json(ingest)
+
+    audit = command("audit", _audit, "labels to look at first: a ranked list, to Label Studio and back")
+    audit.add_argument(
+        "--export", choices=("label-studio",), help="write them as tasks, with the page images, the reasons and the labelling config"
+    )
+    audit.add_argument("--out", type=Path, metavar="DIR", help="folder of the export")
+    audit.add_argument("--inline", action="store_true", help="page images inside the tasks instead of beside them")
+    audit.add_argument(
+        "--import", type=Path, dest="judged", metavar="FILE", help="judged tasks, as Label Studio exports them (JSON or JSON-MIN)"
+    )
+    with_json(audit)
 
     status = command("status", _status, "what is stale, and why")
     with_json(status)
@@ -221,21 +241,60 @@ def _init(options: Any) -> None:
 def _ingest(options: Any) -> int | None:
     from extraction_assets.commands import ingest_command
 
-    report = ingest_command(Home.open(options.home), options.source, options.type_name, options.vendor, say)
+    report = ingest_command(Home.open(options.home), options.source, options.type_name, options.vendor, say, options.reviewed)
+    return _ingested(options, report, f"{options.source}")
+
+
+def _ingested(options: Any, report: IngestReport, source: str) -> int | None:
     for refusal in report.refused:
         say(f"refused {refusal.file}: {refusal.reason}: {refusal.detail}")
-    say(f"{report.added} added, {report.unchanged} unchanged, {len(report.refused)} refused")
+    for replacement in report.replaced:
+        say(replacement.line())
+    confirmed = f"{report.confirmed} confirmed, " if report.confirmed else ""
+    say(f"{report.added} added, {confirmed}{report.unchanged} unchanged, {len(report.refused)} refused")
     if options.json:
-        _print_json(
-            {
-                "added": report.added,
-                "unchanged": report.unchanged,
-                "refused": [refusal.model_dump(mode="json") for refusal in report.refused],
-            }
-        )
-    if report.refused and not report.added and not report.unchanged:
-        return _bad_input(f"{options.source}: none of {len(report.refused)} files could be taken; first: {report.refused[0].detail}")
+        _print_json(report.as_json())
+    if report.refused and not report.added and not report.unchanged and not report.confirmed:
+        return _bad_input(f"{source}: none of {len(report.refused)} files could be taken; first: {report.refused[0].detail}")
     return None
+
+
+def _audit(options: Any) -> int | None:
+    from extraction_assets.commands import audit_command, export_audit, import_audit
+
+    home = Home.open(options.home)
+    if options.judged is not None:
+        if options.export or options.out or options.inline:
+            raise InputError("--import", "stands beside options of an export", do="Import and export one after the other")
+        report, unjudged = import_audit(home, options.judged, say)
+        if unjudged:
+            say(f"{unjudged} tasks not judged or skipped")
+        return _ingested(options, report, str(options.judged))
+    if (options.export is None) != (options.out is None) or (options.inline and options.export is None):
+        raise InputError("--export", "needs --out DIR, and --out and --inline need it", do="Say --export label-studio --out DIR")
+    audit = audit_command(home)
+    written = export_audit(home, audit, options.out, options.inline) if options.export else []
+    say(f"{len(audit.doubtful)} of {audit.labels} labels have signs against them; {_heard(audit)}")
+    if options.json:
+        _print_json({**audit.as_json(), **({"written": [str(path) for path in written]} if options.export else {})})
+        return None
+    for document, label in audit.doubtful:
+        print(f"{label.weight:.2f}  {document.label.file}")
+        for doubt in label.doubts:
+            print(f"      {doubt.field}: {doubt.why} ({doubt.sign})")
+    for path in written:
+        print(f"import {path} into a project with the config {path.with_name('label_config.xml')}")
+    if written and not options.inline:
+        say(
+            f"images: start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={options.out.resolve().parent}"
+        )
+    return None
+
+
+def _heard(audit: LabelAudit) -> str:
+    if audit.champion is None:
+        return "no champion was heard: none has answered yet"
+    return f"champion {audit.champion[:12]} was heard on {audit.read_pages} pages of val and test"
 
 
 def _status(options: Any) -> int | None:

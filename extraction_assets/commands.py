@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,11 @@ from extraction_assets.record import Record, Shape
 from extraction_assets.settings import RenderSettings, recommendation_warnings
 
 if TYPE_CHECKING:
+    from extraction_assets.assets.audit_source import AuditedDocument
     from extraction_assets.dataset.export import FormatName
     from extraction_assets.dataset.export.folder import Export
     from extraction_assets.dataset.records import Split
+    from extraction_assets.evaluation.label_audit import DoubtfulLabel
     from extraction_assets.inference.predict import RenderedPage
     from extraction_assets.serving.rollout import Plan, Report
 
@@ -42,14 +45,81 @@ _LEARNED: tuple[Split, ...] = ("train", "val")
 """splits that a trainer reads"""
 
 
-def ingest_command(home: Home, source: Path, type_name: str | None, vendor: str | None, say: Say) -> IngestReport:
+def ingest_command(home: Home, source: Path, type_name: str | None, vendor: str | None, say: Say, reviewed: bool = False) -> IngestReport:
+    """reviewed: the source holds answers of the endpoint that people have judged (serving.reviewed)."""
+    from extraction_assets.serving.reviewed import list_reviewed
+
     settings = home.settings()
     if type_name is not None:
         home.schema(type_name)
     schemas = {name: home.schema(name) for name in home.types()}
     with home_lock(home, say):
         cache = DigestCache(home.cache / "digests.json")
-        return ingest(source, home.landing, schemas, type_name, vendor, settings.render, cache, progress=terminal_bar("ingest", "file"))
+        bar = terminal_bar("ingest", "file")
+        list_them = list_reviewed if reviewed else None
+        return ingest(source, home.landing, schemas, type_name, vendor, settings.render, cache, bar, list_them=list_them)
+
+
+@dataclass(frozen=True)
+class LabelAudit:
+    """Labels to look at first, most doubtful first, and what they were judged from."""
+
+    doubtful: tuple[tuple[AuditedDocument, DoubtfulLabel], ...]
+    labels: int
+    champion: str | None
+    read_pages: int
+
+    def as_json(self) -> dict[str, Any]:
+        rows = [
+            {
+                "type": it.type,
+                "document": it.label.document,
+                "label": it.label.file,
+                "pages": [page.image for page in it.pages],
+                **found.as_json(),
+            }
+            for it, found in self.doubtful
+        ]
+        return {"labels": self.labels, "champion": self.champion, "read_pages": self.read_pages, "doubtful": rows}
+
+
+def audit_command(home: Home) -> LabelAudit:
+    """Every label with a sign against it, of all types."""
+    from extraction_assets.assets.audit_source import audit_source
+    from extraction_assets.evaluation.label_audit import audit_labels
+
+    schemas = {name: home.schema(name) for name in home.types()}
+    with open_instance(home) as instance:
+        source = audit_source(Record(instance, home), schemas)
+    if not source.documents:
+        raise InputError(str(home.root), "has no page targets to audit", do=f"Run `extraction --home {home.root} update --to page_targets`")
+    by_file = {it.labelled.id: it for it in source.documents}
+    found = [
+        (by_file[label.id], label)
+        for name, schema in schemas.items()
+        for label in audit_labels([it.labelled for it in source.documents if it.type == name], schema)
+    ]
+    found.sort(key=lambda pair: (-pair[1].weight, pair[1].id))
+    return LabelAudit(tuple(found), len(source.documents), source.champion, source.read_pages)
+
+
+def export_audit(home: Home, audit: LabelAudit, out: Path, inline: bool) -> list[Path]:
+    """Label Studio tasks of an audit; returns the tasks files."""
+    from extraction_assets.assets.audit_source import task_labels
+    from extraction_assets.evaluation.label_studio.export import write_export
+
+    schemas = {name: home.schema(name) for name in home.types()}
+    labels = [task for it, label in audit.doubtful for task in task_labels(it, label, audit.champion, schemas[it.type])]
+    return write_export(labels, schemas, home.store, out, inline)
+
+
+def import_audit(home: Home, export: Path, say: Say) -> tuple[IngestReport, int]:
+    """(what became of the judged labels, how many tasks nobody has judged)."""
+    from extraction_assets.evaluation.label_studio.importing import import_judgements
+
+    schemas = {name: home.schema(name) for name in home.types()}
+    with home_lock(home, say):
+        return import_judgements(export, home.landing, schemas, DigestCache(home.cache / "digests.json"))
 
 
 def status_command(home: Home) -> tuple[list[Status], Sequence[InputError]]:

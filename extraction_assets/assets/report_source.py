@@ -34,7 +34,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: 
     """
     records = split_records(store, answered["splits"][split])
     systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
-    answers = {name: _answers(store, answered["answers"][name][split], answered["confidences"][name][split]) for name in systems}
+    answers = {name: answers_of_split(store, answered["answers"][name][split], answered["confidences"][name][split]) for name in systems}
     seen = {record.meta.vendor for record in split_records(store, answered["splits"]["train"])}
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
     texts = page_texts(store, answered["splits"][split], answered["targets"]) if rules else {}
@@ -111,7 +111,7 @@ def split_records(store: Store, jsonl: str) -> list[ChatRecord]:
     return list(load_split(store.path(jsonl, ".jsonl"), chat_record_schema_path()))
 
 
-def _answers(store: Store, jsonl: str, folder: str) -> dict[str, Answer]:
+def answers_of_split(store: Store, jsonl: str, folder: str) -> dict[str, Answer]:
     """folder: name of that which holds the confidences."""
     sure = {line["id"]: line for line in _lines((store.folder(folder) / CONFIDENCES).read_bytes())}
     return {

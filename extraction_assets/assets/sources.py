@@ -7,7 +7,7 @@ from extraction_assets.assets.tables import markdown_table
 from extraction_assets.assets.vendors import vendors_partitions
 from extraction_assets.documents.intake import collect_documents, collect_labels
 from extraction_assets.documents.landing import DigestCache
-from extraction_assets.documents.records import VendorDocuments
+from extraction_assets.documents.records import Review, VendorDocuments
 from extraction_assets.observation import Observation
 
 
@@ -55,11 +55,21 @@ def document_labels(context: dg.AssetExecutionContext, home: HomeResource) -> dg
     cache = DigestCache(run.home.cache / "digests.json")
     found = collect_labels(run.home.landing, vendor, documents, run.store, cache, run.settings.render, run.settings.workers)
     unlabelled = len(documents.documents) - len(found.labels)
+    reviewed = [(label.file, label.review) for label in found.labels if label.review is not None]
     return run.finish(
         found.model_dump(mode="json"),
         {
             "labels": len(found.labels),
             "from_e_invoice_xml": sum(label.origin == "e-invoice" for label in found.labels),
             "documents_without_label": unlabelled,
+            "reviewed": len(reviewed),
+            "reviews": dg.MetadataValue.md(
+                markdown_table(["label", "origin", "by", "at", "replaced"], [(file, *_judged(review)) for file, review in reviewed])
+            ),
         },
     )
+
+
+def _judged(review: Review) -> tuple[str, str, str, str]:
+    at = f"{review.at:%Y-%m-%d %H:%M}" if review.at else ""
+    return review.origin, review.by or "", at, review.replaced.label[:12] if review.replaced else ""

@@ -33,7 +33,8 @@ class Chain:
     links: list[tuple[str, str]] = field(default_factory=list)
     """(what, digest or value), from the thing asked for towards its documents"""
     documents: list[dict[str, Any]] = field(default_factory=list)
-    """document (digest), file, label_file, vendor, and the examples made of it that stand in this chain"""
+    """document (digest), file, label_file, label_review (where a person has judged the label), vendor, and the examples made of it
+    that stand in this chain"""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -48,7 +49,7 @@ class Chain:
         lines += [f"  <- {what} {value}" for what, value in self.links]
         lines.append(f"  <- {len(self.documents)} documents")
         for row in self.documents:
-            label = f", label {row['label_file']}" if row["label_file"] else ", no label"
+            label = f", label {row['label_file']}{_reviewed(row.get('label_review'))}" if row["label_file"] else ", no label"
             lines.append(
                 f"     {row['document'][:12]} {row['file']}{label} ({', '.join(row['examples'][:3])}{', ...' if len(row['examples']) > 3 else ''})"
             )
@@ -180,6 +181,13 @@ def _document(record: Record, wanted: str) -> Chain | None:
     return None
 
 
+def _reviewed(review: dict[str, Any] | None) -> str:
+    if not review:
+        return ""
+    replaced = f", in place of {review['replaced']['label'][:12]} ({review['replaced']['origin']})" if review["replaced"] else ""
+    return f" reviewed by {review['by'] or 'nobody named'} at {review['at'] or 'no time given'} ({review['origin']}){replaced}"
+
+
 def _records(record: Record, jsonl: str) -> Iterator[dict[str, Any]]:
     for line in record.home.store.read_bytes(jsonl, ".jsonl").splitlines():
         yield json.loads(line)
@@ -205,4 +213,6 @@ def _sources(record: Record) -> dict[str, dict[str, Any]]:
         for row in store.read_json(version)["labels"]:
             if row["document"] in found:
                 found[row["document"]]["label_file"] = row["file"]
+                if row.get("review"):
+                    found[row["document"]]["label_review"] = row["review"]
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from extraction_assets.documents import media
 from extraction_assets.documents.landing import LABEL_SUFFIX, is_ignored
+from extraction_assets.documents.records import Review
 from extraction_assets.errors import InputError
 
 MANIFEST = "manifest.jsonl"
@@ -20,6 +21,16 @@ _OTHER_DOCUMENT_SUFFIXES = frozenset(
     {".tif", ".tiff", ".heic", ".heif", ".webp", ".bmp", ".gif", ".avif", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".eml", ".msg", ".xps"}
 )
 """what people keep documents in and we cannot take: listed as refused, so that nobody believes them ingested"""
+
+
+@dataclass(frozen=True)
+class ReviewedLabel:
+    """A label with the review that it comes from."""
+
+    value: dict[str, Any]
+    review: Review
+    pages: int | None = None
+    """how many pages the document must have: the label is given page by page"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Candidate:
     vendor: str | None = None
     problem: tuple[str, str] | None = None
     """reason and detail, where it is clear already that it cannot be taken"""
+    reviewed: ReviewedLabel | None = None
+    """a label that a person has judged, instead of a label file"""
 
 
 def list_candidates(source: Path, vendor: str | None) -> list[Candidate]:

@@ -13,6 +13,7 @@ from typing import Any
 from extraction_assets.documents import einvoice_versions, media
 from extraction_assets.documents.digest_cache import DigestCache
 from extraction_assets.documents.label_file import read_label
+from extraction_assets.documents.label_provenance import provenance_path, read_history
 from extraction_assets.documents.landing import scan_vendor
 from extraction_assets.documents.memory import recall, remember
 from extraction_assets.documents.names import split_key
@@ -100,7 +101,10 @@ def collect_labels(
             raise InputError(
                 str(landing / file.label_file), f"is another label for the same document as {known.file}", do="Keep one of them"
             )
-        labels.setdefault(file.document, Label(document=file.document, label=value, origin="file", file=file.label_file))
+        review = read_history(provenance_path(landing / file.label_file), file.document).of_label(digest_of(value))
+        label = Label(document=file.document, label=value, origin="file", file=file.label_file, review=review)
+        if known is None or known.review is None:
+            labels[file.document] = label
     without = [d for digest, d in wanted.items() if digest not in labels and d.media == "application/pdf"]
     found = _embedded_labels(without, store, settings or RenderSettings(), workers, progress)
     for document in without:

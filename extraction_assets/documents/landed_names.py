@@ -10,9 +10,10 @@ from typing import Any
 
 from extraction_assets.documents import media
 from extraction_assets.documents.digest_cache import DigestCache
+from extraction_assets.documents.label_provenance import LabelHistory, provenance_path, write_history
 from extraction_assets.documents.landing import LABEL_SUFFIX, is_ignored, scan_landing, vendor_folder
 from extraction_assets.documents.names import fold
-from extraction_assets.documents.records import EXTENSIONS
+from extraction_assets.documents.records import EXTENSIONS, Review
 from extraction_assets.errors import InputError
 from extraction_assets.store import digest_of, write_atomically
 
@@ -60,14 +61,18 @@ class LandingIndex:
                 return twin
         return None
 
-    def add(self, key: str, name: str, digest: str, data: bytes, label: dict[str, Any] | None) -> None:
-        """Write a new document, its label first. Raises InputError where it cannot be written."""
+    def add(self, key: str, name: str, digest: str, data: bytes, label: dict[str, Any] | None, review: Review | None = None) -> None:
+        """Write a new document, its label (and who gave it) first. Raises InputError where it cannot be written."""
         folder = vendor_folder(self._landing, key)
         label_digest = None if label is None else digest_of(label)
         stem = self._free_stem(folder, name, digest, label_digest)
         self._make(folder)
         if label is not None:
-            self._write_label(folder / f"{stem}{LABEL_SUFFIX}", label)
+            path = folder / f"{stem}{LABEL_SUFFIX}"
+            self._write_label(path, label)
+            if review is not None:
+                review = review.model_copy(update={"label": label_digest, "given": label_digest})
+                write_history(provenance_path(path), LabelHistory(document=digest, reviews=(review,)))
         file = folder / f"{stem}{_suffix(name, data)}"
         write_atomically(file, data)
         self._taken(folder)[fold(stem)] = digest
@@ -75,14 +80,21 @@ class LandingIndex:
 
     def relabel(self, place: Place, label: dict[str, Any]) -> None:
         """Another label for a document that lies here already."""
-        file = self._landing / place.file
-        stem = unicodedata.normalize("NFC", file.stem)
-        old = next((path for path in self._labels(file.parent) if unicodedata.normalize("NFC", path.stem) == stem), None)
-        self._write_label(old or file.with_suffix(LABEL_SUFFIX), label)
+        self._write_label(self.label_path(place), label)
         for digest, known in self._places.items():
             if known == place:
                 self._places[digest] = Place(place.key, place.file, digest_of(label))
                 return
+
+    def label_path(self, place: Place) -> Path:
+        """Where the document's label lies, or will lie."""
+        file = self._landing / place.file
+        stem = unicodedata.normalize("NFC", file.stem)
+        old = next((path for path in self._labels(file.parent) if unicodedata.normalize("NFC", path.stem) == stem), None)
+        return old or file.with_suffix(LABEL_SUFFIX)
+
+    def below_landing(self, path: Path) -> str:
+        return path.relative_to(self._landing).as_posix()
 
     # --- below ----------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 Every file that is neither hidden nor a .json is a document or wants to be one: what it is, its bytes decide (intake). The scan
 reads only what has changed since the last one, and nothing it reports hangs on times or on the order of a folder.
+<stem>.provenance.json says who has judged a label (label_provenance); it is no label and needs no document.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from pathlib import Path
 from stat import S_ISREG
 
 from extraction_assets.documents.digest_cache import DigestCache
+from extraction_assets.documents.label_provenance import LABEL_SUFFIX, PROVENANCE_SUFFIX, is_provenance, provenance_stem
 from extraction_assets.documents.names import check_vendor_name, fold, partition_key, split_key
 from extraction_assets.errors import InputError
 from extraction_assets.store import digest_of
 
 __all__ = [
+    "LABEL_SUFFIX",
     "DigestCache",
     "LandedFile",
     "LandingScan",
@@ -30,7 +33,6 @@ __all__ = [
     "scan_vendor",
 ]
 
-LABEL_SUFFIX = ".json"
 _IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "icon\r"})
 _IGNORED_SUFFIXES = (".native.json", "~")
 """another tool's expected values; an editor's back-up"""
@@ -48,6 +50,8 @@ class LandedFile:
     """path below landing/ of its label"""
     label: str | None = None
     """digest of the label's parsed value"""
+    provenance: str | None = None
+    """digest of what its provenance file says"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def documents_digest(files: Iterable[LandedFile]) -> str:
 
 def labels_digest(files: Iterable[LandedFile]) -> str:
     """Digest of a vendor's labels by parsed value. Documents without a label file count too: their XML may carry the label."""
-    return digest_of(sorted({(file.document, file.label or "") for file in files}))
+    return digest_of(sorted({(file.document, file.label or "", *((file.provenance,) if file.provenance else ())) for file in files}))
 
 
 # --- folders ------------------------------------------------------------------------------------------------------------
@@ -136,11 +140,12 @@ def _named_folders(parent: Path, expected: str, problems: list[InputError]) -> l
 def _scan_folder(landing: Path, folder: Path, cache: DigestCache, problems: list[InputError]) -> tuple[LandedFile, ...]:
     documents: list[tuple[str, str]] = []  # name, digest
     labels: dict[str, tuple[str, str]] = {}  # stem -> name, digest
+    provenances: dict[str, str] = {}  # stem -> digest
     present: set[str] = set()
     base = os.path.abspath(folder)
     stems: set[str] = set()
     relative = folder.relative_to(landing).as_posix()
-    for entry in _entries(folder):
+    for entry in _entries(folder, with_provenance=True):
         path = f"{base}{os.sep}{entry.name}"
         if _is_folder(entry):
             problems.append(
@@ -151,15 +156,18 @@ def _scan_folder(landing: Path, folder: Path, cache: DigestCache, problems: list
             problems.append(InputError(_where(folder / entry.name), "a file name that is not UTF-8", do="Rename the file"))
             continue
         present.add(path)
-        is_label = entry.name.lower().endswith(LABEL_SUFFIX)
-        stem = _stem(entry.name)
-        if not is_label:
+        is_history = is_provenance(entry.name)
+        is_label = entry.name.lower().endswith(LABEL_SUFFIX) and not is_history
+        stem = provenance_stem(entry.name) if is_history else _stem(entry.name)
+        if not is_label and not is_history:
             stems.add(stem)
         try:
             stat = entry.stat()
             if not S_ISREG(stat.st_mode):  # reading a pipe would wait for ever
                 raise InputError(_where(folder / entry.name), "is no regular file", do="Remove it")
-            if is_label:
+            if is_history:
+                provenances[stem] = cache.label(path, stat, _where(folder / entry.name))
+            elif is_label:
                 labels[stem] = (entry.name, cache.label(path, stat, _where(folder / entry.name)))
             else:
                 documents.append((entry.name, cache.document(path, stat)))
@@ -181,16 +189,17 @@ def _scan_folder(landing: Path, folder: Path, cache: DigestCache, problems: list
             )
     files = []
     for name, digest in sorted(documents):
-        label = labels.get(_stem(name))
-        files.append(LandedFile(f"{relative}/{name}", digest, *((f"{relative}/{label[0]}", label[1]) if label else (None, None))))
+        label, label_digest = labels.get(_stem(name), (None, None))
+        provenance = provenances.get(_stem(name)) if label else None
+        files.append(LandedFile(f"{relative}/{name}", digest, f"{relative}/{label}" if label else None, label_digest, provenance))
     return tuple(files)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, with_provenance: bool = False) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name; hidden and left-over files are not seen."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not is_ignored(entry.name)]
+            found = [entry for entry in entries if not is_ignored(entry.name) or (with_provenance and _is_visible_provenance(entry.name))]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -200,7 +209,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def is_ignored(name: str) -> bool:
     lowered = name.lower()
-    return name.startswith(".") or lowered in _IGNORED_NAMES or lowered.endswith(_IGNORED_SUFFIXES)
+    return name.startswith(".") or lowered in _IGNORED_NAMES or lowered.endswith((*_IGNORED_SUFFIXES, PROVENANCE_SUFFIX))
+
+
+def _is_visible_provenance(name: str) -> bool:
+    return is_provenance(name) and not name.startswith(".")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

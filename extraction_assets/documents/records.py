@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 MediaType = Literal["application/pdf", "image/jpeg", "image/png", "image/webp"]
 EXTENSIONS: dict[str, str] = {"application/pdf": ".pdf", "image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
@@ -44,6 +45,50 @@ class VendorDocuments(Record):
     refused: tuple[Refusal, ...] = ()
 
 
+ReviewOrigin = Literal["file", "label-studio", "endpoint", "ingest"]
+
+
+class EarlierLabel(Record):
+    """A label that another one has replaced."""
+
+    label: str
+    """digest of its parsed value"""
+    origin: ReviewOrigin
+    """file: a person put it there, and no review speaks of it"""
+    value: dict[str, Any]
+
+
+class Review(Record):
+    """One judgement of a document's label: it was corrected, confirmed, or given for the first time."""
+
+    label: str = ""
+    """digest of the label's parsed value as the review left it; set where it lands"""
+    given: str = ""
+    """digest of the label that came with the review: another one where it says the same as the one that lay there"""
+    origin: ReviewOrigin
+    """label-studio: an imported annotation; endpoint: a reviewed answer; ingest: a later label file"""
+    by: str | None = None
+    """who"""
+    at: AwareDatetime | None = None
+    """when they did, by the tool's clock"""
+    source: str
+    """name of the file it came in, and the place in it"""
+    source_digest: str
+    """SHA-256 of that file"""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """what the tool says of it: task and annotation; request id, model, schema, decision, fields that were corrected"""
+    replaced: EarlierLabel | None = None
+    """the label that lay there and said something else"""
+
+    def is_the_same_as(self, other: Review) -> bool:
+        """The very same judgement, whatever lay there before and whichever file it came in (a log of reviews grows)."""
+        mine, its = (review.model_dump(include={"given", "origin", "by", "at", "details"}) for review in (self, other))
+        return mine == its
+
+    def is_older_than(self, at: datetime | None) -> bool:
+        return self.at is not None and at is not None and self.at < at
+
+
 class Label(Record):
     """The target JSON given for a document."""
 
@@ -53,6 +98,14 @@ class Label(Record):
     """a .json of the same stem, or the XML embedded in the PDF"""
     file: str
     """path below landing/ of the label file, or of the PDF that carries the XML"""
+    review: Review | None = None
+    """who judged it last; None: nobody has, or somebody has edited the file since"""
+
+    @model_serializer(mode="wrap")
+    def _without_an_absent_review(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A label that nobody reviewed is spelled, and so digested, as it was before there were reviews."""
+        values = serialize(self)
+        return {key: value for key, value in values.items() if key != "review" or value is not None}
 
 
 class VendorLabels(Record):

@@ -3,7 +3,7 @@
 Four signs, each with a weight that says how often it means a wrong label rather than an odd document:
 
     duplicate      two documents with the same content carry different labels: one of them is wrong
-    disagreement   a sure model says something else (weight: its confidence)
+    disagreement   a model that is sure of a value says something else than the label (weight: its confidence in that value)
     unplaced       a value stands on no page of a document that has a text layer
     sum            the totals do not add up
 
@@ -29,6 +29,26 @@ SURE = 0.9
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a model answers to one page, beside what the label wants of it."""
+
+    page: int
+    target: Mapping[str, Any]
+    answer: Mapping[str, Any]
+    """parsed"""
+    confidence: float | None
+    """of the answer, 0 to 1; None: its disagreement does not count"""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """JSON pointer of a value -> its confidence, where it is known value by value"""
+
+    def sure(self, path: Sequence[str]) -> float | None:
+        """Confidence in what stands at this path; of rows, in the least sure of their values."""
+        pointer = "/" + "/".join(path)
+        own = [sure for at, sure in self.values.items() if at == pointer or at.startswith(f"{pointer}/")]
+        return min(own) if own else self.confidence
+
+
+@dataclass(frozen=True)
 class LabelledDocument:
     """One document's label and what is known about it."""
 
@@ -39,10 +59,8 @@ class LabelledDocument:
     """what documents of the same content share: a near-duplicate group, a text digest"""
     unplaced: Sequence[tuple[str, str]] = ()
     """(JSON pointer, value) of label values that stand on no page"""
-    answer: Mapping[str, Any] | None = None
-    """what the champion answers, parsed"""
-    confidence: float | None = None
-    """of the answer, 0 to 1; None: its disagreement does not count"""
+    readings: Sequence[Reading] = ()
+    """what the champion answers to its pages"""
     locale: str | None = None
 
 
@@ -123,20 +141,27 @@ def _differing(document: LabelledDocument, others: Sequence[LabelledDocument], s
 
 
 def _disagreements(document: LabelledDocument, schema: TargetSchema) -> list[Doubt]:
-    if document.answer is None or document.confidence is None or document.confidence < SURE:
-        return []
-    score = score_document(dict(document.answer), document.label, schema, locale=document.locale)
-    weight, doubts = WEIGHTS["disagreement"] * document.confidence, []
-    for leaf in schema.fields:
-        if score.fields[leaf.name] in ("match", "correct_absence"):
-            continue
-        said = normalise(value_at(document.answer, leaf.path), leaf.type, document.locale)
-        why = f"the model is sure of {said!r}" if said is not None else "the model is sure that it is absent"
-        doubts.append(Doubt("disagreement", leaf.name, why, weight))
-    for name, rows in score.rows.items():
-        if not rows.all_exact:
-            doubts.append(Doubt("disagreement", name, f"the model is sure of {rows.answer_rows} rows, {rows.exact} as labelled", weight))
-    return doubts
+    """One doubt a field: that of the page on which the model is surest."""
+    found: dict[str, Doubt] = {}
+
+    def doubt(name: str, reading: Reading, path: Sequence[str], why: str) -> None:
+        sure = reading.sure(path)
+        if sure is not None and sure >= SURE and (name not in found or found[name].weight < WEIGHTS["disagreement"] * sure):
+            found[name] = Doubt("disagreement", name, f"page {reading.page}: {why}", WEIGHTS["disagreement"] * sure)
+
+    for reading in document.readings:
+        score = score_document(dict(reading.answer), reading.target, schema, locale=document.locale)
+        for leaf in schema.fields:
+            if score.fields[leaf.name] not in ("match", "correct_absence"):
+                said = normalise(value_at(reading.answer, leaf.path), leaf.type, document.locale)
+                why = f"the model is sure of {said!r}" if said is not None else "the model is sure that it is absent"
+                doubt(leaf.name, reading, leaf.path, why)
+        for array in schema.row_arrays:
+            rows = score.rows[array.name]
+            if not rows.all_exact:
+                why = f"the model is sure of {rows.answer_rows} rows, {rows.exact} as labelled"
+                doubt(array.name, reading, array.path, why)
+    return list(found.values())
 
 
 def _unplaced(document: LabelledDocument) -> list[Doubt]:

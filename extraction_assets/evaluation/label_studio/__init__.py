@@ -1,0 +1,1 @@
+"""label_studio: labels on their way to Label Studio and back"""
