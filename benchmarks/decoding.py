@@ -89,6 +89,7 @@ def generate(answerer: Any, prompt: Any, most: int, held: bool) -> tuple[str, in
 
     from extraction_assets.inference.matcher import allowed, mask_buffer
     from extraction_assets.model.encoding import collate
+    from extraction_assets.wire import read
 
     encoder = answerer.encoder
     page = encoder.page(prompt.id, prompt.page.read_bytes(), prompt.instruction)
@@ -119,7 +120,8 @@ def generate(answerer: Any, prompt: Any, most: int, held: bool) -> tuple[str, in
             logits_processor=LogitsProcessorList([Held()] if held else []),
         )[0, length:].tolist()
     stopped = out[-1] == encoder.end_token
-    return encoder.decode(out[:-1] if stopped else out), len(out), len(out)
+    text = encoder.decode(out[:-1] if stopped else out)
+    return read(prompt.schema, text) or text, len(out), len(out)
 
 
 def print_sides(sides: dict[str, Side], as_json: bool) -> None:

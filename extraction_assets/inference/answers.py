@@ -26,6 +26,7 @@ from typing import Any, Literal, cast
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
+from extraction_assets import wire
 from extraction_assets.documents.records import PageText
 from extraction_assets.errors import InputError
 from extraction_assets.inference.drafts import Drafter
@@ -63,7 +64,7 @@ class PagePrompt:
     page_digest: str | None = None
     """SHA-256 that the bytes must have"""
     schema: TargetSchema | None = None
-    """what the answer is held to; None: free text"""
+    """what the answer is held to where the settings ask for it (constrained); None: free text"""
     text: PageText | None = None
     """the page's words, where it has a text layer: never shown to the model, only to draft from"""
 
@@ -76,9 +77,10 @@ class PagePrompt:
 class Answer:
     id: str
     text: str
+    """rows as objects, however the model wrote them (wire.py); a text that is no whole answer stands as it was written"""
     finish_reason: FinishReason
     tokens: int
-    """output tokens, the closing one included"""
+    """output tokens as the model wrote them, the closing one included"""
     confidence: float
     """mean probability, before any mask, of the tokens that were chosen; uncalibrated: good for ranking at best, not for a threshold"""
     values: Mapping[str, float] = field(default_factory=dict, compare=False)
@@ -150,7 +152,7 @@ class Answerer:
         with self._steps(slots, max(prompts) + settings.max_output_tokens + MOST_AT_ONCE) as steps:
             while True:
                 while len(active) < slots and (item := next(waiting, None)) is not None:
-                    active.append(self._prefill(item[0], item[1], pages[item[0]], steps.cache, len(active)))
+                    active.append(self._prefill(item[0], item[1], pages[item[0]], steps.cache, len(active), settings))
                     yield from self._finished(active, steps.cache, settings)
                 if not active:
                     return
@@ -179,7 +181,7 @@ class Answerer:
                         yield prompt, error
                         continue
                     prompts[count] = prompt
-                    active.append(self._prefill(count, page, prompt, steps.cache, len(active)))
+                    active.append(self._prefill(count, page, prompt, steps.cache, len(active), settings))
                 elif active:
                     self._step(active, steps, settings)
                 else:
@@ -189,7 +191,9 @@ class Answerer:
 
     # --- the loop's parts --------------------------------------------------------------------------------------------------
 
-    def _prefill(self, index: int, page: EncodedPage, prompt: PagePrompt, cache: SlotCache, slot: int) -> _Sequence:
+    def _prefill(
+        self, index: int, page: EncodedPage, prompt: PagePrompt, cache: SlotCache, slot: int, settings: DecodingSettings
+    ) -> _Sequence:
         started = time.perf_counter()
         batch = collate([page], self._pad).to(self.device)
         cache.open_prefill(slot)
@@ -201,9 +205,10 @@ class Answerer:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        matcher = self._grammars.of(prompt.schema).matcher() if prompt.schema is not None else None
+        matcher = self._grammars.of(prompt.schema).matcher() if prompt.schema is not None and settings.constrained else None
         drafter = Drafter.of(prompt.text, self._grammars.vocabulary) if prompt.text is not None and prompt.text.words else None
-        sequence = _Sequence(index, page.id, started, page.text.tokens, int(page.text.positions[0, -1]) + 1, matcher, drafter)
+        position = int(page.text.positions[0, -1]) + 1
+        sequence = _Sequence(index, page.id, started, page.text.tokens, position, prompt.schema, matcher, drafter)
         sequence.take_forced()
         if not sequence.tokens:
             self._choose([sequence], self.model.lm_head(hidden[:, -1]))
@@ -279,6 +284,8 @@ class Answerer:
         confidence = sequence.probability / max(1, sequence.chosen)
         spelled = [self._grammars.vocabulary.bytes_of([token]) for token in sequence.tokens[:-1]] if stopped else []
         values = value_confidence(text, spelled, sequence.logprobs)
+        if (schema := sequence.schema) is not None and (told := wire.read(schema, text)) is not None:
+            text, values = told, {wire.object_pointer(schema, pointer): sure for pointer, sure in values.items()}
         return Answer(sequence.id, text, "stop" if stopped else "length", count, confidence, values, sequence.passes, seconds)
 
     def _encoded_ahead(self, pages: Sequence[PagePrompt], order: Sequence[int]) -> Iterator[tuple[int, EncodedPage]]:
@@ -352,6 +359,8 @@ class _Sequence:
     """tokens in the cache"""
     position: int
     """M-RoPE position of the next token, the same on all three axes"""
+    schema: TargetSchema | None
+    """says how its rows are written"""
     matcher: Matcher | None
     """where the answer stands in its grammar; None: free text"""
     drafter: Drafter | None
