@@ -257,7 +257,10 @@ class Answerer:
             for row, matcher in enumerate(matchers):
                 matcher.fill_mask(masks, row)
             may = torch.from_numpy(allowed(masks, logits.shape[-1])).to(self.device)
-            logits[held] = logits[held].masked_fill(~may, float("-inf"))
+            if len(held) == len(sequences):  # one walk over the vocabulary; picking rows and putting them back takes three
+                logits = torch.where(may, logits, float("-inf"))
+            else:
+                logits[held] = logits[held].masked_fill(~may, float("-inf"))
         best, tokens = logits.max(dim=-1)
         probabilities = torch.exp(best - norms)
         for sequence, token, probability in zip(sequences, tokens.tolist(), probabilities.tolist(), strict=True):
