@@ -1,24 +1,31 @@
 """Answers a page: ours, with and without drafts from the text layer, beside transformers' generate held to the same grammar and beside plain generate.
 
-    python benchmarks/decoding.py [--home HOME] [--pages N] [--json]
+    python benchmarks/decoding.py [--home HOME] [--pages N] [--grammar-only] [--json]
 
 HOME is a finished home (default: demo_home, what `make demo` leaves). Its challenger answers the same clean test pages on every side, one
 page at a time (batch 1), on all cores, in float32, with the adapter merged; sides take turns page by page. The peer under a grammar is
 generate with a logits processor over the same llguidance grammar: one token a pass. "same_answers" counts pages where it and ours say the
 same to the byte; where they differ, two tokens tie to within float rounding.
+
+The rows grammar_* are of another model: the embedded base's shape with Qwen's 151,936 tokens and random weights (qwen_vocabulary.py). They need
+the ranks that come with the package dashscope (pip install --no-deps dashscope), and are left out without it. --grammar-only needs no home.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from printing import Row, print_rows
+
 PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))  # same_answers stands in the tests, which are not installed
 
 
 @dataclass
@@ -34,10 +41,14 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=PROJECT / "demo_home")
     parser.add_argument("--pages", type=int, default=40)
     parser.add_argument("--quick", action="store_true", help="8 pages")
+    parser.add_argument("--grammar-only", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    sides = measure(arguments.home, 8 if arguments.quick else arguments.pages)
-    print_sides(sides, arguments.json)
+    count = 8 if arguments.quick else arguments.pages
+    rows = [] if arguments.grammar_only else sides_rows(measure(arguments.home, count))
+    rows += grammar_rows(count)
+    if rows:
+        print_rows(rows, ("torch", "transformers", "llguidance"), arguments.json)
 
 
 def measure(folder: Path, count: int) -> dict[str, Side]:
@@ -89,6 +100,7 @@ def generate(answerer: Any, prompt: Any, most: int, held: bool) -> tuple[str, in
 
     from extraction_assets.inference.matcher import allowed, mask_buffer
     from extraction_assets.model.encoding import collate
+    from extraction_assets.wire import read
 
     encoder = answerer.encoder
     page = encoder.page(prompt.id, prompt.page.read_bytes(), prompt.instruction)
@@ -119,12 +131,38 @@ def generate(answerer: Any, prompt: Any, most: int, held: bool) -> tuple[str, in
             logits_processor=LogitsProcessorList([Held()] if held else []),
         )[0, length:].tolist()
     stopped = out[-1] == encoder.end_token
-    return encoder.decode(out[:-1] if stopped else out), len(out), len(out)
+    text = encoder.decode(out[:-1] if stopped else out)
+    return read(prompt.schema, text) or text, len(out), len(out)
 
 
-def print_sides(sides: dict[str, Side], as_json: bool) -> None:
-    from printing import Row, print_rows
+def grammar_rows(count: int) -> list[Row]:
+    """What the grammar costs at Qwen's vocabulary. Pages are generated ones, small: what they show is not asked."""
+    from qwen_vocabulary import grammar_cost, ranks_file, write_qwen_base
 
+    from extraction_assets.home import PROJECT
+    from extraction_assets.inference.answers import Answerer
+    from extraction_assets.model.base import load_base
+    from extraction_assets.schema import TargetSchema
+    from extraction_assets_tests.inference.same_answers import demo_pages
+
+    ranks = ranks_file()
+    if ranks is None:
+        print("no rows grammar_*: they need dashscope (pip install --no-deps dashscope)", file=sys.stderr)
+        return []
+    files = sorted((PROJECT / "schemas").glob("*.schema.json")) + sorted((PROJECT / "data" / "demo" / "schemas").glob("*.schema.json"))
+    schemas = [TargetSchema.load(path) for path in files if "qwen_vl" not in path.name]
+    with tempfile.TemporaryDirectory() as folder:
+        write_qwen_base(Path(folder), ranks)
+        cost = grammar_cost(Answerer.of(load_base(folder)), schemas, demo_pages(count, 0), 256)
+    return [
+        Row("grammar_compile_ms", round(cost.compile_ms, 1), f"ms, the slowest of {len(schemas)} schemas", "lower"),
+        Row("grammar_share", round(cost.share, 4), "of the time of all steps, 8 layers of width 256 under 151,936 logits", "lower"),
+        Row("grammar_ms_per_choice", round(cost.ms_per_choice, 3), "ms for a chosen token and what must follow it", "lower"),
+        Row("step_ms", round(cost.ms_per_pass, 2), "ms a pass of that model", "lower"),
+    ]
+
+
+def sides_rows(sides: dict[str, Side]) -> list[Row]:
     def passes(name: str) -> float:
         return round(sides[name].passes / sides[name].tokens, 3)
 
@@ -135,7 +173,7 @@ def print_sides(sides: dict[str, Side], as_json: bool) -> None:
     same = sum(a == b for a, b in zip(sides["drafts"].texts, sides["generate_grammar"].texts, strict=True))
     alike = sum(a == b for a, b in zip(sides["drafts"].texts, sides["no_drafts"].texts, strict=True))
     unit = "forward passes per output token"
-    rows = [
+    return [
         Row("passes_per_token", passes("drafts"), unit, "lower", passes("generate_grammar"), peer),
         Row("passes_per_token_without_drafts", passes("no_drafts"), unit, "lower", passes("generate_grammar"), peer),
         Row("pages_per_s", pages("drafts"), "pages/s, batch 1", "higher", pages("generate_grammar"), peer),
@@ -144,7 +182,6 @@ def print_sides(sides: dict[str, Side], as_json: bool) -> None:
         Row("same_answers", same, f"of {len(sides['drafts'].texts)} pages", "higher", None, peer),
         Row("same_answers_without_drafts", alike, f"of {len(sides['drafts'].texts)} pages", "higher"),
     ]
-    print_rows(rows, ("torch", "transformers", "llguidance"), as_json)
 
 
 if __name__ == "__main__":

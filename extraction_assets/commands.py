@@ -267,10 +267,10 @@ def predict_command(
     from extraction_assets.training.adapter import verify_adapter
 
     settings = home.settings()
-    schema = home.schema(type_name or _only_type(home))
+    schema = home.schema(type_name or _only_type(home)).on_wire(settings.targets.wire)
     adapter = adapter or _champion(home, say)
     if adapter is not None:
-        verify_adapter(adapter)
+        schema = schema.as_taught(verify_adapter(adapter).schemas)
     pages, refused = _rendered(files, settings.render)
     if not pages:
         return [], refused
@@ -414,11 +414,11 @@ def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, 
     adapter = adapter or _champion(home, say)
     if adapter is None:
         raise InputError("--adapter", "is needed: this home has no champion yet", "an adapter folder")
-    verify_adapter(adapter)
+    taught = verify_adapter(adapter).schemas
     prompts: list[PagePrompt] = []
     if most_pages:
         split = latest(home, "test_split")["jsonl"]
-        schemas = split_schemas(home.store, split) if settings.decoding.constrained else {}
+        schemas = {digest: schema.as_taught(taught) for digest, schema in split_schemas(home.store, split).items()}
         examples = read_examples(home.store.local_path(split, ".jsonl"))[:most_pages]
         prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
     merge = merge_adapter(home.base_model(), adapter, out)

@@ -12,7 +12,7 @@ object's keys carries no meaning in JSON: re-sorting `properties` changes no dig
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,10 @@ from extraction_assets.errors import InputError
 from extraction_assets.store import digest_of
 
 ScoringType = Literal["id", "text", "date", "amount", "number", "code"]
+Wire = Literal["objects", "rows_as_arrays"]
+"""how a model writes rows (wire.py)"""
+WIRE = "x-wire"
+ROWS_AS_ARRAYS: Wire = "rows_as_arrays"
 SCHEMA_SUFFIX = ".schema.json"
 CHAT_RECORD_SCHEMA = "qwen_vl_pdf_extract"
 
@@ -91,6 +95,8 @@ class TargetSchema:
             raise InputError(f"{source} {pointer}".strip(), f"not a valid JSON Schema: {str(error).splitlines()[0]}") from None
         document = self.document = _written_out(document, document.get("$defs", {}), source, "", ())
         _lint(document, source, "")
+        if document.get(WIRE, "objects") not in get_args(Wire):
+            raise InputError(f"{source} /{WIRE}", f"found {document[WIRE]!r}", f"one of {', '.join(get_args(Wire))}")
         self._validator = jsonschema_rs.validator_for(document)
         if "object" not in _types(document):
             raise InputError(f"{source} /type", f"found {document.get('type')!r}", '"object" at the top')
@@ -115,6 +121,21 @@ class TargetSchema:
     def digest(self) -> str:
         """SHA-256 over the parsed schema; white space and key order do not count, the order of `required` does."""
         return digest_of(self.document)
+
+    @property
+    def wire(self) -> Wire:
+        """How a model is taught to write rows under this schema."""
+        return self.document.get(WIRE, "objects")
+
+    def on_wire(self, wire: Wire) -> TargetSchema:
+        """The same schema for a model that writes rows in this way. What stands for objects, the default, is no key at all."""
+        document = {key: value for key, value in self.document.items() if key != WIRE}
+        return TargetSchema(document if wire == "objects" else {**document, WIRE: wire}, self.name, self.source)
+
+    def as_taught(self, digests: Collection[str]) -> TargetSchema:
+        """The schema on the wire of a model that was taught schemas of these digests; as it is where that model knows neither form of it."""
+        forms = [self, *(self.on_wire(wire) for wire in get_args(Wire) if wire != self.wire)]
+        return next((form for form in forms if form.digest in digests), self)
 
     @property
     def instruction(self) -> str:
@@ -170,6 +191,11 @@ def key_order(schema: dict[str, Any]) -> list[str]:
     properties = schema.get("properties", {})
     required = [key for key in schema.get("required", []) if key in properties]
     return required + sorted(key for key in properties if key not in set(required))
+
+
+def is_row(schema: dict[str, Any]) -> bool:
+    """Whether the items of an array are line items: objects, or null."""
+    return "properties" in schema and {"object"} <= set(_types(schema)) <= {"object", "null"}
 
 
 def _key_list(schema: dict[str, Any]) -> str:

@@ -77,6 +77,9 @@ class TargetSettings(Section):
     """a label value that stands nowhere in the text layer: set to null in the target, or drop the document's examples"""
     unknown_label_keys: Literal["ignore", "error"] = "ignore"
     """a label key that the schema does not have: left out and reported, or an error"""
+    wire: Literal["objects", "rows_as_arrays"] = "objects"
+    """how the model is taught to write rows: as objects, or as arrays without their keys, which takes fewer tokens. Everybody else sees
+    objects; an adapter answers in the way it was taught"""
 
 
 class NegativeSettings(Section):

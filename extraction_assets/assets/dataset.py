@@ -12,7 +12,7 @@ from extraction_assets.assets.pages import hard_negatives, page_targets
 from extraction_assets.assets.roots import base_model
 from extraction_assets.assets.tables import markdown_table
 from extraction_assets.dataset.card import dataset_card as make_card
-from extraction_assets.dataset.chat import load_split, write_split
+from extraction_assets.dataset.chat import as_taught, load_split, write_split
 from extraction_assets.dataset.index import build_index, contradictions, read_index, write_index
 from extraction_assets.dataset.leaks import find_leaks
 from extraction_assets.dataset.ledger import SplitLedger
@@ -122,7 +122,7 @@ def _split_asset(split: Split) -> dg.AssetsDefinition:
     def split_asset(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
         run = Materialization(context, home)
         rows = split_rows(_rows(run), _ASSIGNMENT.validate_python(run.read("split_assignment")))[split]
-        digest = write_split(rows, split, run.store, chat_record_schema_path())
+        digest = write_split(as_taught(rows, run.store), split, run.store, chat_record_schema_path())
         return run.finish(
             {"jsonl": digest, "examples": len(rows)},
             {"examples": len(rows), "path": dg.MetadataValue.path(str(run.store.path(digest, ".jsonl")))},
@@ -163,7 +163,7 @@ def dataset_card(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Ma
     leaks = find_leaks(records, assignment.groups.group)
     targets = (VendorTargets.model_validate(run.store.read_json(version)) for version in run.read("example_index")["targets"].values())
     card = make_card(
-        split_rows(_rows(run), assignment),
+        split_rows(list(as_taught(_rows(run), run.store)), assignment),
         digests,
         assignment,
         targets,

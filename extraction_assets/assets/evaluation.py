@@ -179,6 +179,7 @@ def _history(instance: dg.DagsterInstance) -> list[HistoryPoint]:
 def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: str | None) -> tuple[str, str]:
     """(digest of the answers' JSONL, name of the folder that also holds the confidences)."""
     from extraction_assets.inference.predict import predict_split  # torch: `status` and the dataset do without it
+    from extraction_assets.training.adapter import read_manifest
 
     settings = DecodingSettings.from_json(run.read("decoding_settings"))
     name = digest_of(
@@ -192,6 +193,10 @@ def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: 
     )
 
     def build(folder: Path) -> None:
+        schemas = split_schemas(run.store, planned["splits"][split])
+        if adapter is not None:  # a champion may be of a time when targets.wire said otherwise
+            taught = read_manifest(run.store.folder(adapter)).schemas
+            schemas = {digest: schema.as_taught(taught) for digest, schema in schemas.items()}
         predict_split(
             run.store.local_path(planned["splits"][split], ".jsonl"),
             run.home.base_model(),
@@ -200,7 +205,7 @@ def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: 
             folder / "answers.jsonl",
             work=run.store.work_folder(name),
             progress=run.progress("page"),
-            schemas=split_schemas(run.store, planned["splits"][split]),
+            schemas=schemas,
             texts=page_texts(run.store, planned["splits"][split], planned["targets"]),
         )
 

@@ -79,12 +79,14 @@ def page_images(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Mat
 )
 def page_targets(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
     run = Materialization(context, home)
-    schema = TargetSchema(run.read("target_schema"), run.type, source=f"schemas/{run.type}.schema.json")
+    settings = TargetSettings.from_json(run.read("target_settings"))
+    schema = TargetSchema(run.read("target_schema"), run.type, source=f"schemas/{run.type}.schema.json").on_wire(settings.wire)
+    run.store.put_json(schema.document)  # everything below finds the schema, and with it the wire, under the digest that examples name
     targets = build_page_targets(
         VendorLabels.model_validate(run.read("document_labels")),
         VendorPages.model_validate(run.read("page_images")),
         schema,
-        TargetSettings.from_json(run.read("target_settings")),
+        settings,
         run.store,
     )
     for pages in targets.undecided:

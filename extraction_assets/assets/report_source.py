@@ -19,6 +19,7 @@ from extraction_assets.home import chat_record_schema_path
 from extraction_assets.inference.label_rules import read_by_rules
 from extraction_assets.schema import TargetSchema
 from extraction_assets.store import Store
+from extraction_assets.wire import gold
 
 RULES = "rules"
 """a system of the report: no model at all"""
@@ -39,11 +40,13 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: 
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
     texts = page_texts(store, answered["splits"][split], answered["targets"]) if rules else {}
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
+    by_digest: dict[str, TargetSchema] = {}
     schemas: dict[str, TargetSchema] = {}
     for record in records:
         meta = record.meta
-        if meta.type not in schemas:
-            schemas[meta.type] = _schema(store, meta.schema_digest, meta.type)
+        if meta.schema_digest not in by_digest:
+            by_digest[meta.schema_digest] = _schema(store, meta.schema_digest, meta.type)
+        schemas.setdefault(meta.type, by_digest[meta.schema_digest])
         page = boxes.get((meta.document, meta.page)) if meta.stratum == CLEAN else None
         by_type[meta.type].append(
             ReportExample(
@@ -52,7 +55,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: 
                 stratum=meta.stratum,
                 document=meta.document,
                 page=meta.page,
-                gold=json.loads(record.target),
+                gold=gold(by_digest[meta.schema_digest], record.target),
                 answers={name: answers[name][record.id] for name in systems if record.id in answers[name]}
                 | _by_rules(texts, meta, schemas),
                 twin=meta.twin,

@@ -152,6 +152,8 @@ def _needs(asset: str, value: Any, store: Store) -> Iterator[Path]:
             yield _object(store, page["image"], ".png")
             if page["text"] is not None:
                 yield _object(store, page["text"], ".json")
+    elif asset == "page_targets":
+        yield _object(store, value["schema_digest"], ".json")
     elif asset == "hard_negatives":
         for one in value["negatives"]:
             yield _object(store, one["image"], ".png")

@@ -16,9 +16,11 @@ from typing import Any, Literal
 import jsonschema_rs
 from upath import UPath
 
+from extraction_assets import wire
 from extraction_assets.dataset.records import IndexRow, Split
 from extraction_assets.documents.records import Record
 from extraction_assets.errors import InputError
+from extraction_assets.schema import SCHEMA_SUFFIX, TargetSchema
 from extraction_assets.store import Store, canonical_json
 
 ChatSchema = dict[str, Any] | Path
@@ -84,6 +86,15 @@ class ChatRecord(Record):
     def target(self) -> str:
         """The answer: compact JSON, keys in schema order."""
         return self.messages[1].content[0].text
+
+
+def as_taught(rows: Iterable[IndexRow], store: Store) -> Iterator[IndexRow]:
+    """The rows with their targets as the model is to write them: on the wire of the schemas that they name, which lie in the store."""
+    schemas: dict[str, TargetSchema] = {}
+    for row in rows:
+        if row.schema_digest not in schemas:
+            schemas[row.schema_digest] = TargetSchema(store.read_json(row.schema_digest), row.type, f"schemas/{row.type}{SCHEMA_SUFFIX}")
+        yield row.model_copy(update={"target": wire.write(schemas[row.schema_digest], row.target)})
 
 
 def write_split(rows: Iterable[IndexRow], split: Split, store: Store, schema: ChatSchema) -> str:

@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,12 +26,14 @@ from typing import Any, Literal, cast
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
+from extraction_assets import wire
 from extraction_assets.documents.records import PageText
 from extraction_assets.errors import InputError
 from extraction_assets.inference.drafts import Drafter
 from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
 from extraction_assets.inference.slots import SlotCache
+from extraction_assets.inference.steps import MOST_AT_ONCE, MOST_SLOTS, GraphSteps, Steps
 from extraction_assets.inference.value_confidence import value_confidence
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base, BaseFormat
@@ -43,8 +46,8 @@ from extraction_assets.settings import DecodingSettings
 FinishReason = Literal["stop", "length"]
 _LEAST = 1e-30
 """probability below which all are alike; a mask may leave no token that float32 gives more than 0"""
-MOST_AT_ONCE = 32
-"""tokens that must follow are read in passes of at most so many: a batch is as wide as its widest sequence"""
+_GRANULE = 256
+"""tokens; a kept cache is as large as the next multiple, so that pages of about the same size find it fitting"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class PagePrompt:
     page_digest: str | None = None
     """SHA-256 that the bytes must have"""
     schema: TargetSchema | None = None
-    """what the answer is held to; None: free text"""
+    """what the answer is held to where the settings ask for it (constrained); None: free text"""
     text: PageText | None = None
     """the page's words, where it has a text layer: never shown to the model, only to draft from"""
 
@@ -74,9 +77,10 @@ class PagePrompt:
 class Answer:
     id: str
     text: str
+    """rows as objects, however the model wrote them (wire.py); a text that is no whole answer stands as it was written"""
     finish_reason: FinishReason
     tokens: int
-    """output tokens, the closing one included"""
+    """output tokens as the model wrote them, the closing one included"""
     confidence: float
     """mean probability, before any mask, of the tokens that were chosen; uncalibrated: good for ranking at best, not for a threshold"""
     values: Mapping[str, float] = field(default_factory=dict, compare=False)
@@ -90,14 +94,20 @@ class Answer:
 class Answerer:
     """A model, with or without an adapter, ready to answer."""
 
-    def __init__(self, model: Qwen3VLForConditionalGeneration, base_format: BaseFormat) -> None:
-        """model: in eval mode, with stock attention, on the device where it is to answer; linears may be peft's."""
+    def __init__(self, model: Qwen3VLForConditionalGeneration, base_format: BaseFormat, graphs: bool | None = None) -> None:
+        """model: in eval mode, with stock attention, on the device where it is to answer; linears may be peft's.
+
+        graphs: steps in fixed shapes, recorded as CUDA graphs where that can be (steps.py). None: on a GPU.
+        """
         self.encoder = PageEncoder(base_format)
         self.model, self.device = model, model.device
         self._text = base_format.text
         self._stops = _stop_tokens(model, self.encoder)
         self._pad = self.encoder.end_token
         self._base_format = base_format
+        self._graphs = self.device.type == "cuda" if graphs is None else graphs
+        self._kept: GraphSteps | None = None
+        """recorded steps and their cache, for the next loop"""
 
     @classmethod
     def of(cls, base: Base, adapter: Path | None = None) -> Answerer:
@@ -135,17 +145,19 @@ class Answerer:
         self._require_room(pages, prompts, settings)
         order = sorted(range(len(pages)), key=lambda index: (-prompts[index], index))
         slots = min(settings.batch_size, len(pages))
-        cache = self._cache(slots, max(prompts, default=0) + settings.max_output_tokens + MOST_AT_ONCE) if slots else None
+        if not slots:
+            return
         active: list[_Sequence] = []
         waiting = self._encoded_ahead(pages, order)
-        while cache is not None:
-            while len(active) < slots and (item := next(waiting, None)) is not None:
-                active.append(self._prefill(item[0], item[1], pages[item[0]], cache, len(active)))
-                yield from self._finished(active, cache, settings)
-            if not active:
-                return
-            self._step(active, cache, settings)
-            yield from self._finished(active, cache, settings)
+        with self._steps(slots, max(prompts) + settings.max_output_tokens + MOST_AT_ONCE) as steps:
+            while True:
+                while len(active) < slots and (item := next(waiting, None)) is not None:
+                    active.append(self._prefill(item[0], item[1], pages[item[0]], steps.cache, len(active), settings))
+                    yield from self._finished(active, steps.cache, settings)
+                if not active:
+                    return
+                self._step(active, steps, settings)
+                yield from self._finished(active, steps.cache, settings)
 
     @torch.inference_mode()
     def answer_stream(
@@ -156,30 +168,32 @@ class Answerer:
         take(wait): the next page. wait is true where nothing is being answered: None then ends the stream, and else says that no page
         waits. longest: tokens that a prompt may have; a page that has more, or cannot be read, yields its InputError alone.
         """
-        cache = self._cache(settings.batch_size, longest + settings.max_output_tokens + MOST_AT_ONCE)
         active: list[_Sequence] = []
         prompts: dict[int, PagePrompt] = {}
-        for count in itertools.count():
-            if len(active) < settings.batch_size and (prompt := take(not active)) is not None:
-                try:
-                    page = self._encode(prompt)
-                    if page.text.tokens > longest:
-                        raise InputError(f"page {prompt.id}", f"it has {page.text.tokens} tokens", f"at most {longest}")
-                except InputError as error:
-                    yield prompt, error
-                    continue
-                prompts[count] = prompt
-                active.append(self._prefill(count, page, prompt, cache, len(active)))
-            elif active:
-                self._step(active, cache, settings)
-            else:
-                return
-            for index, answer in self._finished(active, cache, settings):
-                yield prompts.pop(index), answer
+        with self._steps(settings.batch_size, longest + settings.max_output_tokens + MOST_AT_ONCE) as steps:
+            for count in itertools.count():
+                if len(active) < settings.batch_size and (prompt := take(not active)) is not None:
+                    try:
+                        page = self._encode(prompt)
+                        if page.text.tokens > longest:
+                            raise InputError(f"page {prompt.id}", f"it has {page.text.tokens} tokens", f"at most {longest}")
+                    except InputError as error:
+                        yield prompt, error
+                        continue
+                    prompts[count] = prompt
+                    active.append(self._prefill(count, page, prompt, steps.cache, len(active), settings))
+                elif active:
+                    self._step(active, steps, settings)
+                else:
+                    return
+                for index, answer in self._finished(active, steps.cache, settings):
+                    yield prompts.pop(index), answer
 
     # --- the loop's parts --------------------------------------------------------------------------------------------------
 
-    def _prefill(self, index: int, page: EncodedPage, prompt: PagePrompt, cache: SlotCache, slot: int) -> _Sequence:
+    def _prefill(
+        self, index: int, page: EncodedPage, prompt: PagePrompt, cache: SlotCache, slot: int, settings: DecodingSettings
+    ) -> _Sequence:
         started = time.perf_counter()
         batch = collate([page], self._pad).to(self.device)
         cache.open_prefill(slot)
@@ -191,30 +205,20 @@ class Answerer:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        matcher = self._grammars.of(prompt.schema).matcher() if prompt.schema is not None else None
+        matcher = self._grammars.of(prompt.schema).matcher() if prompt.schema is not None and settings.constrained else None
         drafter = Drafter.of(prompt.text, self._grammars.vocabulary) if prompt.text is not None and prompt.text.words else None
-        sequence = _Sequence(index, page.id, started, page.text.tokens, int(page.text.positions[0, -1]) + 1, matcher, drafter)
+        position = int(page.text.positions[0, -1]) + 1
+        sequence = _Sequence(index, page.id, started, page.text.tokens, position, prompt.schema, matcher, drafter)
         sequence.take_forced()
         if not sequence.tokens:
-            self._choose([sequence], hidden[:, -1])
+            self._choose([sequence], self.model.lm_head(hidden[:, -1]))
         return sequence
 
-    def _step(self, active: list[_Sequence], cache: SlotCache, settings: DecodingSettings) -> None:
+    def _step(self, active: list[_Sequence], steps: Steps, settings: DecodingSettings) -> None:
         """Read what each sequence has not read yet and its draft, at most MOST_AT_ONCE tokens; then choose for those that have read all."""
         unread = [sequence.tokens[sequence.read : sequence.read + MOST_AT_ONCE] for sequence in active]
         fed = [tokens + self._draft(sequence, tokens, settings) for sequence, tokens in zip(active, unread, strict=True)]
-        new = max(len(tokens) for tokens in fed)
-        mask = cache.open_step([sequence.length for sequence in active], new)
-        padded = torch.tensor([tokens + [self._pad] * (new - len(tokens)) for tokens in fed], device=self.device)
-        first = torch.tensor([sequence.position for sequence in active], device=self.device)
-        positions = first[:, None] + torch.arange(new, device=self.device)
-        hidden = self.model.model.language_model(
-            inputs_embeds=self.model.get_input_embeddings()(padded),
-            position_ids=positions[None].expand(3, -1, -1),
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        logits = steps.read(fed, [sequence.length for sequence in active], [sequence.position for sequence in active])
         for sequence, tokens in zip(active, unread, strict=True):
             sequence.go_on(len(tokens))
             sequence.passes += 1
@@ -222,8 +226,7 @@ class Answerer:
         place = {slot: len(unread[slot]) - 1 for slot, sequence in enumerate(active) if sequence.read == len(sequence.tokens)}
         while place:
             slots = list(place)
-            at = hidden[torch.tensor(slots, device=self.device), torch.tensor(list(place.values()), device=self.device)]
-            self._choose([active[slot] for slot in slots], at)
+            self._choose([active[slot] for slot in slots], logits(slots, list(place.values())))
             for slot in slots:
                 sequence = active[slot]
                 agreed = _common(sequence.tokens[sequence.read :], fed[slot][place[slot] + 1 :])
@@ -243,9 +246,9 @@ class Answerer:
     def _is_done(self, sequence: _Sequence, settings: DecodingSettings) -> bool:
         return sequence.tokens[-1] in self._stops or len(sequence.tokens) >= settings.max_output_tokens
 
-    def _choose(self, sequences: list[_Sequence], hidden: torch.Tensor) -> None:
-        """Append to each sequence its most probable token of those allowed, and what must follow; hidden: (sequences, hidden size)."""
-        logits = self.model.lm_head(hidden).float()
+    def _choose(self, sequences: list[_Sequence], logits: torch.Tensor) -> None:
+        """Append to each sequence its most probable token of those allowed, and what must follow; logits: (sequences, vocabulary)."""
+        logits = logits.float()
         norms = torch.logsumexp(logits, dim=-1)
         held = [row for row, sequence in enumerate(sequences) if sequence.matcher is not None]
         if held:
@@ -254,7 +257,10 @@ class Answerer:
             for row, matcher in enumerate(matchers):
                 matcher.fill_mask(masks, row)
             may = torch.from_numpy(allowed(masks, logits.shape[-1])).to(self.device)
-            logits[held] = logits[held].masked_fill(~may, float("-inf"))
+            if len(held) == len(sequences):  # one walk over the vocabulary; picking rows and putting them back takes three
+                logits = torch.where(may, logits, float("-inf"))
+            else:
+                logits[held] = logits[held].masked_fill(~may, float("-inf"))
         best, tokens = logits.max(dim=-1)
         probabilities = torch.exp(best - norms)
         for sequence, token, probability in zip(sequences, tokens.tolist(), probabilities.tolist(), strict=True):
@@ -281,6 +287,8 @@ class Answerer:
         confidence = sequence.probability / max(1, sequence.chosen)
         spelled = [self._grammars.vocabulary.bytes_of([token]) for token in sequence.tokens[:-1]] if stopped else []
         values = value_confidence(text, spelled, sequence.logprobs)
+        if (schema := sequence.schema) is not None and (told := wire.read(schema, text)) is not None:
+            text, values = told, {wire.object_pointer(schema, pointer): sure for pointer, sure in values.items()}
         return Answer(sequence.id, text, "stop" if stopped else "length", count, confidence, values, sequence.passes, seconds)
 
     def _encoded_ahead(self, pages: Sequence[PagePrompt], order: Sequence[int]) -> Iterator[tuple[int, EncodedPage]]:
@@ -320,6 +328,21 @@ class Answerer:
                     do="Lower render.max_visual_tokens or decoding.max_output_tokens",
                 )
 
+    @contextmanager
+    def _steps(self, slots: int, capacity: int) -> Iterator[Steps]:
+        """A cache for a loop and its passes. Recorded ones are kept; a loop that runs beside another one has its own."""
+        if not self._graphs or slots > MOST_SLOTS:
+            yield Steps(self.model, self._cache(slots, capacity), self._pad)
+            return
+        steps, self._kept = self._kept, None
+        if steps is None or not steps.fits(slots, capacity):
+            steps = None  # frees the old cache before the new one is made
+            steps = GraphSteps(self.model, self._cache(slots, -(-capacity // _GRANULE) * _GRANULE), self._pad)
+        try:
+            yield steps
+        finally:
+            self._kept = steps
+
     def _cache(self, slots: int, capacity: int) -> SlotCache:
         text = self._text
         dtype = cast(torch.Tensor, self.model.get_input_embeddings().weight).dtype
@@ -339,6 +362,8 @@ class _Sequence:
     """tokens in the cache"""
     position: int
     """M-RoPE position of the next token, the same on all three axes"""
+    schema: TargetSchema | None
+    """says how its rows are written"""
     matcher: Matcher | None
     """where the answer stands in its grammar; None: free text"""
     drafter: Drafter | None

@@ -21,12 +21,14 @@ from llguidance import LLMatcher
 from extraction_assets.errors import InputError
 from extraction_assets.inference import spelling
 from extraction_assets.schema import TargetSchema, key_order
+from extraction_assets.wire import COLUMNS, wire_schema
 
 MAX_LENGTH = 1000
 """characters of a string whose schema has no maxLength: an answer must end"""
 MAX_ITEMS = 200
 """rows of an array whose schema has no maxItems"""
 
+_BETWEEN = ' "," '
 _FORMS = ("canonical", "printed")
 _TYPES_WITH_FORM = ("date", "amount", "number")
 _DATE_LENGTH = len("2024-12-31")
@@ -47,7 +49,7 @@ def lint(schema: TargetSchema) -> None:
 def rules(schema: TargetSchema) -> str:
     """The rules, with start symbol `start`. Raises InputError as lint does."""
     writer = _Writer(schema.source)
-    start = writer.value(schema.document, "")
+    start = writer.value(wire_schema(schema), "")
     named = [f"{name}: {body}\n" for body, name in writer.names.items()]
     return f"start: {start}\nCHARACTER: /{spelling.CHARACTER}/\nDATE: /{spelling.CALENDAR_DATE}/\n{''.join(named)}"
 
@@ -65,7 +67,8 @@ class _Writer:
         if "enum" in schema or "const" in schema:
             return self._name("V", self._literals(schema, pointer))
         types = [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
-        if "array" in types:  # a target says [] where it has no rows, also where the schema would allow null (TargetSchema.complete)
+        if "array" in types and not _is_tuple(schema):
+            # a target says [] where it has no rows, also where the schema would allow null (TargetSchema.complete)
             types = [kind for kind in types if kind != "null"]
         nested, plain = [], []
         for kind in types:
@@ -93,7 +96,15 @@ class _Writer:
             parts += [_literal(f"{before}{_spelled(key)}:"), self.value(properties[key], f"{pointer}/properties/{key}")]
         return self._name("o", " ".join([*parts, _literal("}")]))
 
+    def _tuple(self, schema: dict[str, Any], pointer: str) -> str:
+        """A row on the wire, written without its keys (wire.py). Errors speak of the schema's file, where it is an object."""
+        columns = zip(schema[COLUMNS], schema["prefixItems"], strict=True)
+        cells = [self.value(column, f"{pointer}/properties/{key}") for key, column in columns]
+        return self._name("t", f'"[" {_BETWEEN.join(cells)} "]"')
+
     def _array(self, schema: dict[str, Any], pointer: str) -> str:
+        if _is_tuple(schema):
+            return self._tuple(schema, pointer)
         least, most = self._bounds(schema, pointer, "minItems", "maxItems", MAX_ITEMS)
         of_list = {key: value for key, value in schema.items() if key in ("x-type", "x-form")}  # a list of plain values is one field
         item = self.value({**of_list, **schema["items"]}, f"{pointer}/items")
@@ -201,7 +212,7 @@ class _Writer:
 
     def _refuse_what_is_not_kept(self, schema: dict[str, Any], pointer: str) -> None:
         for keyword, (why, do) in _NOT_KEPT.items():
-            if keyword in schema:
+            if keyword in schema and not _is_tuple(schema):
                 self._refuse(f"{pointer}/{keyword}", f"this schema cannot be kept by a grammar: {why}", do=do)
         if "x-form" in schema and "items" not in schema:
             if schema["x-form"] not in _FORMS:
@@ -216,6 +227,11 @@ class _Writer:
 
     def _name(self, kind: str, body: str) -> str:
         return self.names.setdefault(body, f"{kind}{len(self.names)}")
+
+
+def _is_tuple(schema: dict[str, Any]) -> bool:
+    """Made by wire_schema: a schema's own arrays have items, or are refused."""
+    return schema.get("items") is False
 
 
 def _spelled(value: Any) -> str:

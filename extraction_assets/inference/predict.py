@@ -63,7 +63,8 @@ def predict_split(
 
     adapter: None answers with the base alone. work: folder of the answers done so far (default: beside `out`); a killed call
     goes on from there, an answer that was cut short while it was written is given again. loaded: the base, if the caller has it in memory.
-    schemas: by digest, those of the split's examples; their grammars hold the answers where settings.constrained. None: free text.
+    schemas: by digest, those of the split's examples, on the wire of the model that answers; their grammars hold the answers where
+    settings.constrained. None: free text.
     texts: by digest of the page image, the words to draft from; without them the answers are the same and take more passes.
     Raises InputError as read_examples, load_base and Answerer do.
     """
@@ -72,9 +73,8 @@ def predict_split(
     question = digest_of([digest_file(split_jsonl), base_digest(base), adapter_digest, settings.model_dump(mode="json")])
     partial = (work or out.parent / f".{out.name}.work") / PARTIAL
     records = _answers_so_far(partial, question, {example.id for example in examples})
-    held = schemas if settings.constrained and schemas is not None else {}
-    words = texts or {}
-    todo = [PagePrompt.of(one, held.get(one.schema), words.get(one.page_digest)) for one in examples if one.id not in records]
+    known, words = schemas or {}, texts or {}
+    todo = [PagePrompt.of(one, known.get(one.schema), words.get(one.page_digest)) for one in examples if one.id not in records]
     if todo:
         answerer = Answerer.of(loaded or load_base(base), adapter)
         with partial.open("a", encoding="utf-8") as file:
@@ -99,9 +99,8 @@ def predict_pages(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[PageAnswer]:
     """Answers for rendered pages, in the order given. Raises InputError naming file and page of one that is off the grid or too long."""
-    held = schema if settings.constrained else None
     prompts = [
-        PagePrompt(f"{page.file} p{page.page}", schema.instruction, page.png, page.width, page.height, schema=held, text=page.text)
+        PagePrompt(f"{page.file} p{page.page}", schema.instruction, page.png, page.width, page.height, schema=schema, text=page.text)
         for page in pages
     ]
     answers = answerer.answer(prompts, settings, progress)

@@ -17,6 +17,7 @@ class SlotCache:
         self, layers: int, slots: int, key_value_heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         """capacity: tokens a sequence may have, prompt and answer together."""
+        self.slots, self.capacity = slots, capacity
         shape = (layers, slots, key_value_heads, capacity, head_dim)
         self._keys = torch.zeros(shape, dtype=dtype, device=device)
         self._values = torch.zeros(shape, dtype=dtype, device=device)
@@ -42,6 +43,15 @@ class SlotCache:
         if new == 1 and min(lengths) == max(lengths):
             return None
         return (self._range[: self._limit] <= self._columns[:, :, None])[:, None]
+
+    def open_fixed_step(self, columns: torch.Tensor) -> torch.Tensor:
+        """As open_step for all slots, in shapes that do not depend on lengths, and without a copy from the host.
+
+        columns: (slots, new) int64 on the device, where each slot's tokens go. Returns the mask, (slots, 1, new, capacity) bool.
+        """
+        self._slot, self._active, self._limit = None, len(columns), self.capacity
+        self._columns = columns
+        return (self._range <= columns[:, :, None])[:, None]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one slot over another."""

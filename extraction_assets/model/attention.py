@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -125,6 +126,8 @@ def _flash_attn(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longe
 def _torch_varlen(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    # before torch 2.12 it knew no enable_gqa, and its kernel took grouped heads as they came
+    grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
     # a window of (-1, 0) is how it is told to be causal
-    out: Any = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True)
+    out: Any = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), **grouped)
     return out

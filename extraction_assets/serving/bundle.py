@@ -204,8 +204,7 @@ def _seal(folder: Path, manifest: Manifest) -> Bundle:
 
 def _prompt(name: str, type_name: str, png: Path, page: GoldenPage, bundle: Bundle) -> PagePrompt:
     schema = bundle.schemas[type_name]
-    held = schema if bundle.manifest.decoding.constrained else None
-    return PagePrompt(f"golden {name[:12]}", schema.instruction, png, page.width, page.height, page.page, held)
+    return PagePrompt(f"golden {name[:12]}", schema.instruction, png, page.width, page.height, page.page, schema)
 
 
 def _copy(source: Path, target: Path) -> None:

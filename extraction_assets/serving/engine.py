@@ -68,8 +68,7 @@ class Engine:
             if self._waiting.qsize() >= limit:
                 raise ServingError("overloaded", f"{limit} requests wait already; ask again in a while")
             schema = self.bundle.schemas[type_name]
-            held = schema if self.bundle.manifest.decoding.constrained else None
-            prompt = PagePrompt(key, schema.instruction, page.png, page.width, page.height, schema=held)
+            prompt = PagePrompt(key, schema.instruction, page.png, page.width, page.height, schema=schema)
             asked = _Asked(prompt, key, Future())
             self._open[key] = asked.future
             self._waiting.put(asked)

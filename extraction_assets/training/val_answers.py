@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
 from typing import cast
@@ -18,6 +17,7 @@ from extraction_assets.model.examples import Example
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 from extraction_assets.training.setup import Run
+from extraction_assets.wire import gold
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,19 @@ def _sample(examples: list[Example], count: int, seed: int) -> list[Example]:
 def _score(run: Run, examples: list[Example]) -> tuple[int, int, int]:
     """(strict answers, fields right, fields)"""
     schemas = {digest: TargetSchema(document, digest) for digest, document in run.job.schemas.items()}
-    decoding = DecodingSettings(max_output_tokens=run.job.settings.max_target_tokens + 1)  # the closing token is one more
+    # the closing token is one more
+    decoding = DecodingSettings(max_output_tokens=run.job.settings.max_target_tokens + 1, constrained=False)
+    prompts = [PagePrompt.of(example, _schema(schemas, example)) for example in examples]
     model = cast(Qwen3VLForConditionalGeneration, run.adapter.get_base_model())
     was_training = model.training
     model.eval()
     with stock_attention(model):
-        answers = Answerer(model, run.base_format).answer([PagePrompt.of(example) for example in examples], decoding)
+        answers = Answerer(model, run.base_format).answer(prompts, decoding)
     model.train(was_training)
     scores = [
-        score_document(answer.text, json.loads(example.target), _schema(schemas, example), finish_reason=answer.finish_reason)
+        score_document(answer.text, gold(schema, example.target), schema, finish_reason=answer.finish_reason)
         for example, answer in zip(examples, answers, strict=True)
+        for schema in [_schema(schemas, example)]
     ]
     return sum(s.strict_json for s in scores), sum(s.right_fields for s in scores), sum(len(s.fields) for s in scores)
 

@@ -56,6 +56,10 @@ def _one_schema(home: Home) -> None:
     edit_schema(home, "invoice", lambda schema: schema["properties"]["number"].update(maxLength=30))
 
 
+def _wire(home: Home) -> None:
+    edit_settings(home, lambda values: values.setdefault("targets", {}).update(wire="rows_as_arrays"))
+
+
 def _negatives(home: Home) -> None:
     edit_settings(home, lambda values: values["negatives"].update(seed=7))
 
@@ -129,6 +133,11 @@ CHANGE_TABLE = [
         "one type's schema",
         _one_schema,
         lambda vendors: each(("target_schema", "page_targets", "hard_negatives"), invoices(vendors)) | DATASET_AND_BELOW,
+    ),
+    Row(
+        "targets.wire",
+        _wire,
+        lambda vendors: once("target_settings") | each(("page_targets", "hard_negatives"), vendors) | DATASET_AND_BELOW,
     ),
     Row("negatives", _negatives, lambda vendors: once("negative_settings") | each(("hard_negatives",), vendors) | DATASET_AND_BELOW),
     Row("training", _training, lambda vendors: once("training_settings", *LEARNING)),
