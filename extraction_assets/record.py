@@ -30,6 +30,8 @@ VENDORS = "vendors"
 PROCESS_TAG = "extraction/process"
 """on a run: process_identity() of the process that works on it"""
 
+DECISION = "decision"
+"""metadata of champion_adapter: its whole value"""
 TOGETHER_TAG = "extraction/together"
 """assets with the same value are asked for together: half a dataset is none"""
 

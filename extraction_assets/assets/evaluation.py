@@ -17,6 +17,7 @@ from extraction_assets.evaluation.gate import decide
 from extraction_assets.evaluation.headline_table import headline_rows
 from extraction_assets.evaluation.report import build_report
 from extraction_assets.evaluation.report_data import HistoryPoint
+from extraction_assets.record import DECISION
 from extraction_assets.settings import AutomationSettings, DecodingSettings, EvaluationSettings
 from extraction_assets.store import digest_of
 
@@ -143,9 +144,11 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         # as it became champion: what is made of a champion must not change with every night's dataset
         kept = {key: last.get(key) for key in ("split", "routing")} if adapter == before else {}
         found = {"split": evaluated["split"], "routing": evaluated["calibration"]["routing"]}
+        value = {"adapter": adapter, **{key: (kept.get(key) or found[key]) if adapter else None for key in found}}
         return run.finish(
-            {"adapter": adapter, **{key: (kept.get(key) or found[key]) if adapter else None for key in found}},
+            value,
             {
+                DECISION: dg.MetadataValue.json(value),  # `check --repair` writes a lost value again from here
                 "adapter": adapter or "none yet: no adapter was better than the base model",
                 "path": dg.MetadataValue.path(str(run.store.folder(adapter))) if adapter else "none",
                 "reason": decision["reason"],

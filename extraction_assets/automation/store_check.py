@@ -5,7 +5,7 @@ reads everything. Repair means: what is damaged is removed, and so are the value
 gone makes its asset stale, and `update` makes it again: from the same inputs the same bytes, so nothing below runs.
 
 Only what `update` can make again is taken away. An adapter that is not today's lora_adapter (an earlier champion) cannot: it is told and
-left. The value of champion_adapter is what the gate decided once, and is spelled anew from the adapters that are there.
+left. The value of champion_adapter is what the gate decided once; its materialization's metadata spell it too.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
 from extraction_assets.documents.records import EXTENSIONS
 from extraction_assets.errors import InputError
-from extraction_assets.record import Record, Shape, label
+from extraction_assets.record import DECISION, Record, Shape, label
 from extraction_assets.store import TEMPORARY_PREFIX, Store, digest_file, digest_of
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.manifest import MANIFEST
@@ -108,17 +110,19 @@ def repair_store(record: Record, shape: Shape, check: StoreCheck) -> list[str]:
     for asset, partition, version in _latest(record, shape):
         own = _object(record.home.store, version, ".json")
         if asset == _DECIDED and not own.exists():
-            _spell_decision(record.home.store, version)
+            _spell_decision(record, version)
         elif label(asset, partition) in stale:
             _remove(own)
     return sorted(stale)
 
 
-def _spell_decision(store: Store, version: str) -> None:
-    adapters = [None, *(path.name for path in (store.local_root / "folders").iterdir() if (path / MANIFEST).is_file())]
-    for adapter in adapters:
-        if digest_of({"adapter": adapter}) == version:
-            store.put_json({"adapter": adapter})
+def _spell_decision(record: Record, version: str) -> None:
+    """The gate's decision is not made again: what it was stands in the metadata of its materialization."""
+    event = record.instance.get_latest_materialization_event(dg.AssetKey(_DECIDED))
+    metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+    value = metadata.get(DECISION)
+    if isinstance(value, dg.JsonMetadataValue) and digest_of(value.value) == version:
+        record.home.store.put_json(value.value)
 
 
 def _users(record: Record, shape: Shape, problems: dict[Path, str]) -> dict[Path, list[str]]:
