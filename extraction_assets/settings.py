@@ -183,6 +183,15 @@ class TrainingSettings(Section):
         return self
 
 
+class ComputeSettings(Section):
+    """The processes that train. Part of no digest: their number and what each holds change the weights by rounding only."""
+
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """of a machine (None: one for each of its GPUs; without a GPU, one)"""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """what each process holds. none: the whole model. fsdp2: its part of every layer (training.method: lora only)"""
+
+
 class TrackingSettings(Section):
     """Where a training run can be followed beside TensorBoard. Not part of any digest."""
 
@@ -304,6 +313,7 @@ class Settings(BaseModel):
     negatives: NegativeSettings = NegativeSettings()
     splits: SplitSettings = SplitSettings()
     training: TrainingSettings = TrainingSettings()
+    compute: ComputeSettings = ComputeSettings()
     tracking: TrackingSettings = TrackingSettings()
     decoding: DecodingSettings = DecodingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

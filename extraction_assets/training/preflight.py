@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.packing import Pack
+from extraction_assets.model.sharding import own_part
 from extraction_assets.training.arithmetic import MemoryEstimate
 from extraction_assets.training.feed import Feed
 from extraction_assets.training.job import TrainingJob
@@ -83,7 +84,11 @@ def preflight(
     tokens = sum(train.lengths[row] for row in packs[heaviest])
     predicted = estimates[heaviest].peak - _MOMENTS * job.plan.adapter_parameters
     pack = train.pack(packs[heaviest]).to(meter.device)
-    held = [*model.parameters(), *model.buffers(), *(value for value in pack.inputs.values() if isinstance(value, torch.Tensor))]
+    held = [
+        *map(own_part, model.parameters()),
+        *model.buffers(),
+        *(value for value in pack.inputs.values() if isinstance(value, torch.Tensor)),
+    ]
     try:
         allocated, taken = meter.measure(held, lambda: learn(pack))
     except torch.OutOfMemoryError:
