@@ -1,9 +1,8 @@
-"""A training run as a file: everything the training process needs, and the command that starts it."""
+"""A training run as a file: everything the training process needs, which training.launch starts."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from extraction_assets.documents.records import Record
 from extraction_assets.errors import InputError
 from extraction_assets.model.base import base_digest as digest_of_base
 from extraction_assets.schema import TargetSchema
-from extraction_assets.settings import ComputeSettings, TrackingSettings, TrainingSettings
+from extraction_assets.settings import TrackingSettings, TrainingSettings
 from extraction_assets.store import digest_file, digest_of, write_atomically
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.order import run_seed
@@ -116,6 +115,7 @@ def write_job(job: TrainingJob) -> Path:
 
 
 def read_job(path: Path) -> TrainingJob:
+    """Raises InputError naming what is wrong with the file."""
     try:
         return TrainingJob.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -125,37 +125,3 @@ def read_job(path: Path) -> TrainingJob:
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path} {'.'.join(map(str, first['loc']))}", first["msg"], "a training job") from None
-
-
-def training_command(job: Path, compute: ComputeSettings | None = None) -> list[str]:
-    """argv that runs a job on this machine: `accelerate launch` of training.run, with the config of training/accelerate/ that fits `compute`.
-
-    Raises InputError where compute.sharding finds a single process, which has nobody to share with.
-    """
-    import torch
-
-    compute = compute or ComputeSettings()
-    gpus = torch.cuda.device_count()
-    processes = compute.processes or gpus or 1
-    if gpus and processes > gpus:
-        raise InputError("compute.processes", f"{processes} on a machine with {gpus} GPUs", "one GPU for each process at least")
-    if compute.sharding != "none" and processes == 1:
-        raise InputError(
-            "compute.sharding", f"{compute.sharding} with one process", "two or more", "Set compute.processes, or sharding: none"
-        )
-    threads = ["--num_cpu_threads_per_process", str(read_job(job).threads)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *_layout(processes, compute.sharding, bool(gpus)), *threads]
-    return [*launch, "-m", "extraction_assets.training.run", str(job)]
-
-
-def _layout(processes: int, sharding: str, gpus: bool) -> list[str]:
-    fixed = ["--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    if processes == 1:  # without these accelerate would ask the user's own config file
-        return [*fixed, *([] if gpus else ["--cpu"])]
-    # on CPUs too: --cpu starts several processes through MPI only. Port 0: any that is free
-    return ["--config_file", str(accelerate_config(sharding)), *fixed, "--main_process_port", "0"]
-
-
-def accelerate_config(sharding: str) -> Path:
-    """The file of this package that `accelerate launch --config_file` takes for a compute.sharding."""
-    return Path(__file__).parent / "accelerate" / {"none": "ddp.yaml"}.get(sharding, f"{sharding}.yaml")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,13 @@ import yaml
 from safetensors.torch import load_file
 
 from extraction_assets.errors import InputError
-from extraction_assets.settings import ComputeSettings, TrainingSettings
+from extraction_assets.settings import ComputeSettings, TrainingSettings, load_settings
 from extraction_assets.training import run
 from extraction_assets.training.adapter import verify_adapter
-from extraction_assets.training.job import TrainingJob, accelerate_config, training_command, write_job
+from extraction_assets.training.job import TrainingJob, write_job
+from extraction_assets.training.launch import accelerate_config, launch_command, remote_arguments, training_command
 from extraction_assets.training.packs import fillers
+from extraction_assets.training.parcel import pack_job, take_adapter
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
@@ -88,6 +94,68 @@ def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(
     said = _launch(job, LAYOUTS.get(ends or ""))
     assert re.search(r"resumes after step [234]", said)
     assert _state(job)["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_machines_meet_where_the_scheduler_says_and_a_sent_run_finds_its_files(
+    data: Data, alone: dict[str, TrainingJob], tmp_path: Path
+) -> None:
+    """Two launchers on this machine, each with a copy of the run's parcel; what they were sent from is out of reach."""
+    own = shutil.copytree(data.train.parent, tmp_path / "own")
+    job = Data(own / "train.jsonl", own / "val.jsonl", data.base).job(tmp_path / "nowhere", STEPS)
+    pack_job(job, tmp_path / "node0")
+    shutil.copytree(tmp_path / "node0", tmp_path / "node1")
+    shutil.rmtree(own)
+    work = tmp_path / "shared"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    compute = ComputeSettings(where="azure_ml", processes=1, machines=2, sharding="fsdp2")
+    launch = [sys.executable, "-m", "extraction_assets.training.launch"]
+    nodes = [
+        subprocess.Popen(
+            [*launch, f"{tmp_path}/node{rank}/job.json", "--work", work, "--output", work / "adapter", *remote_arguments(compute)],
+            env={**os.environ, **place, "NODE_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [node.communicate()[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    manifest = verify_adapter(work / "adapter")
+    assert (manifest.job, manifest.processes, manifest.sharding) == (alone["even"].identity, 2, "fsdp2")
+    state = json.loads((work / "checkpoints" / "step-00000005" / "state.json").read_text())
+    assert state["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
+    arrived = take_adapter(job, work / "adapter")
+    assert verify_adapter(arrived) == manifest
+
+
+def test_a_machine_that_does_not_know_its_place_is_told(data: Data, tmp_path: Path) -> None:
+    path = write_job(data.job(tmp_path, STEPS))
+    with pytest.raises(InputError, match=r"--machines: 2, and NODE_RANK is not set"):
+        launch_command(path, processes=1, machines=2, environment={})
+
+
+def test_an_adapter_of_another_job_is_not_taken(data: Data, alone: dict[str, TrainingJob], tmp_path: Path) -> None:
+    job = data.job(tmp_path, STEPS.model_copy(update={"seed": 1}))
+    with pytest.raises(InputError, match="is the adapter of another job"):
+        take_adapter(job, Path(alone["even"].output))
+    assert not Path(job.output).exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"where": "ray"}, "where: ray needs processes"),
+        ({"where": "ray", "processes": 1, "machines": 2}, "machines: 2 needs where: azure_ml"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(tmp_path: Path, values: dict[str, Any], expected: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump({"compute": values}))
+    with pytest.raises(InputError, match=expected):
+        load_settings(path)
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from extraction_assets.store import digest_folder
 from extraction_assets.training import run
 from extraction_assets.training.adapter import read_manifest, verify_adapter
 from extraction_assets.training.checkpoints import RunState, save_checkpoint
-from extraction_assets.training.job import TrainingJob, read_job, training_command, write_job
+from extraction_assets.training.job import TrainingJob, read_job, write_job
+from extraction_assets.training.launch import training_command
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
