@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
 _POLL_S = 15.0
-_PACKAGES = {"azure_ml": ("dagster_azure", "azure"), "ray": ("dagster_ray", "ray")}
+_PACKAGES = {"azure_ml": ("dagster_azure", "azure-training"), "ray": ("dagster_ray", "ray")}
 """compute.where -> what has to be installed, and this package's extra that brings it"""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -156,6 +157,22 @@ def test_settings_that_cannot_be_are_one_line(tmp_path: Path, values: dict[str, 
     path.write_text(yaml.safe_dump({"compute": values}))
     with pytest.raises(InputError, match=expected):
         load_settings(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_of_16_bits_beside_adapters_of_32_are_shared_too(data: Data, tmp_path: Path, layout: str) -> None:
+    settings = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
+    losses = {}
+    for name, compute in {"one": None, "two": LAYOUTS[layout]}.items():
+        job = data.job(tmp_path / name, settings)
+        command = training_command(write_job(job), compute)
+        command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.bfloat16_run"
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        losses[name] = _state(job)["losses"]
+        assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
+    assert losses["two"] == pytest.approx(losses["one"], rel=2e-3)  # packs differ, and with them the rounding to 8 bits
 
 
 @pytest.mark.slow
