@@ -27,7 +27,8 @@ from printing import Row, print_rows  # noqa: E402
 from extraction_assets.demo.tiny_base import write_random_base  # noqa: E402
 from extraction_assets.settings import TrainingSettings  # noqa: E402
 from extraction_assets.store import digest_folder  # noqa: E402
-from extraction_assets.training.job import TrainingJob, make_job, training_command, write_job  # noqa: E402
+from extraction_assets.training.job import TrainingJob, make_job, write_job  # noqa: E402
+from extraction_assets.training.launch import training_command  # noqa: E402
 from extraction_assets_tests.model.pages import SCHEMA, SCHEMA_DIGEST, write_split  # noqa: E402
 
 SETTINGS = TrainingSettings(

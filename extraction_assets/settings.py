@@ -187,6 +187,57 @@ class TrainingSettings(Section):
         return self
 
 
+class AzureTrainingSettings(Section):
+    """The workspace whose cluster trains, where compute.where is azure_ml. Credentials are never settings: azure-identity finds them."""
+
+    subscription: str = ""
+    resource_group: str = ""
+    workspace: str = ""
+    cluster: str = ""
+    """name of the compute cluster; its machines need compute.processes GPUs each"""
+    environment: str = ""
+    """azureml:NAME:VERSION, with this package, its dependencies and azure-storage-blob, azure-identity installed"""
+    datastore: str = "workspaceblobstore"
+    """where checkpoints lie while the run lasts, so that one that was preempted resumes"""
+    messages: str = ""
+    """https://ACCOUNT.blob.core.windows.net/CONTAINER that progress and logs travel through; the cluster's identity must be able to write there"""
+    hours: Annotated[float, Field(gt=0, le=720)] = 24
+    """the service cancels a run that takes longer"""
+
+
+class RayTrainingSettings(Section):
+    """The cluster that trains, where compute.where is ray. It sees the home under the same path (a shared file system)."""
+
+    address: str = "http://127.0.0.1:8265"
+    """of its dashboard, which takes jobs"""
+    python: str = "python"
+    """the interpreter there that has this package"""
+    gpus: Annotated[float, Field(ge=0, le=1024)] = 0
+    """GPUs that the job reserves: compute.processes of them, or 0 on a cluster of CPUs"""
+
+
+class ComputeSettings(Section):
+    """Where lora_adapter trains, and by how many processes. Part of no digest: all of it changes the weights by rounding only."""
+
+    where: Literal["here", "azure_ml", "ray"] = "here"
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """of a machine (None: one for each GPU of this machine, without a GPU one; elsewhere the number has to be said)"""
+    machines: Annotated[int, Field(ge=1, le=1024)] = 1
+    """that train together (azure_ml)"""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """what each process holds. none: the whole model. fsdp2: its part of every layer (training.method: lora only)"""
+    azure_ml: AzureTrainingSettings = AzureTrainingSettings()
+    ray: RayTrainingSettings = RayTrainingSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> ComputeSettings:
+        if self.where != "here" and self.processes is None:
+            raise ValueError(f"where: {self.where} needs processes: how many a machine there runs, one for each GPU")
+        if self.machines > 1 and self.where != "azure_ml":
+            raise ValueError(f"machines: {self.machines} needs where: azure_ml")
+        return self
+
+
 class TrackingSettings(Section):
     """Where a training run can be followed beside TensorBoard. Not part of any digest."""
 
@@ -334,6 +385,7 @@ class Settings(BaseModel):
     negatives: NegativeSettings = NegativeSettings()
     splits: SplitSettings = SplitSettings()
     training: TrainingSettings = TrainingSettings()
+    compute: ComputeSettings = ComputeSettings()
     tracking: TrackingSettings = TrackingSettings()
     decoding: DecodingSettings = DecodingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

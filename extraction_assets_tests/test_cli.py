@@ -232,6 +232,20 @@ def test_lineage_walks_from_a_split_to_the_documents(home: Home, capsys: pytest.
 
 
 @pytest.mark.slow
+def test_the_graph_trains_by_as_many_processes_as_the_settings_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = make_home(tmp_path / "home", {"invoice/acme": 5, "invoice/bolt": 5})
+    settings = (home.root / "settings.yaml").read_text()
+    (home.root / "settings.yaml").write_text(settings + "compute: {processes: 2, sharding: fsdp2}\n")
+    assert run(capsys, *at(home), "update", "--to", "lora_adapter")[0] == 0
+    (adapter,) = (path.parent for path in (home.root / "store").rglob("adapter_model.safetensors") if "checkpoints" not in path.parts)
+    assert (read_manifest(adapter).processes, read_manifest(adapter).sharding) == (2, "fsdp2")
+    (home.root / "settings.yaml").write_text(settings)
+    code, out, _ = run(capsys, *at(home), "status", "--json")
+    assert code == 0
+    assert [row["state"] for row in json.loads(out) if row["asset"] == "lora_adapter"] == ["fresh"]
+
+
+@pytest.mark.slow
 def test_the_graph_trains_an_adapter_that_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = make_home(tmp_path / "home", {"invoice/acme": 5, "invoice/bolt": 5})
     assert "no champion yet" in refused(capsys, *at(home), "merge", "--out", str(tmp_path / "merged"))

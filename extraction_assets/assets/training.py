@@ -72,13 +72,15 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
     )
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
         from extraction_assets.assets.report_source import split_schemas
+        from extraction_assets.assets.training_places import threads_of, train_here, train_on_azure, train_on_ray
         from extraction_assets.training.adapter import read_manifest
-        from extraction_assets.training.job import make_job, training_command, write_job
+        from extraction_assets.training.job import make_job
         from extraction_assets.training.plan import TrainingPlan
 
         run = Materialization(context, home)
         planned = run.read("training_plan")
         plan = TrainingPlan.model_validate(planned["plan"])
+        compute = run.home.settings().compute
         job = make_job(
             run.store.local_path(planned["splits"]["train"], ".jsonl"),
             run.store.local_path(planned["splits"]["val"], ".jsonl"),
@@ -87,6 +89,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             work=run.store.local_root / "work",
             plan=plan,
             base_digest=planned["base"],
+            threads=threads_of(compute),
             start=run.store.folder(planned["start"]) if planned["start"] else None,
             schemas=split_schemas(run.store, planned["splits"]["val"]),
             tracking=run.home.settings().tracking,
@@ -94,12 +97,13 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         )
         adapter = job.identity
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})
-        path = write_job(job)
-        done = pipes.run(context=context, command=training_command(path))
-        # with implicit materializations a lost message would be recorded as a success
-        done.get_results(implicit_materializations=False)
+        if compute.where == "azure_ml":
+            messages = train_on_azure(context, job, compute)
+        elif compute.where == "ray":
+            messages = train_on_ray(context, job, compute)
+        else:
+            messages = train_here(context, job, compute, pipes)
         manifest = read_manifest(run.store.folder(adapter))
-        messages = done.get_custom_messages()
         return run.finish(
             {"adapter": adapter, "files": manifest.files},
             {

@@ -20,7 +20,7 @@ from extraction_assets.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import BitsAndBytesConfig
 
 _LAYER = r"model\.language_model\.layers\.\d+\."
@@ -134,15 +134,22 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
     Not model.save_pretrained: it looks the base's name up on the hub and writes a model card.
     """
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
-    save_file(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    save_file(adapter_tensors(model), folder / ADAPTER_WEIGHTS, {"format": "pt"})
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in model.peft_config["default"].to_dict().items()}
     config["inference_mode"] = True
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The adapter's tensors by name, whole and on the CPU. Of a sharded model all processes have to ask: each sends its part."""
+    from peft import get_peft_model_state_dict
+
+    from extraction_assets.model.sharding import whole
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in sorted(state.items())}
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

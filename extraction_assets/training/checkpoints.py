@@ -20,7 +20,8 @@ import torch
 from peft import PeftModel
 
 from extraction_assets.errors import InputError
-from extraction_assets.model.lora import load_adapter_weights, save_adapter
+from extraction_assets.model.lora import adapter_tensors, load_adapter_weights, save_adapter
+from extraction_assets.model.sharding import whole_state
 from extraction_assets.store import TEMPORARY_PREFIX, digest_file
 
 KEEP = 2
@@ -64,6 +65,12 @@ class RunState:
         return 0 if best is None else sum(int(step) > best for step in self.val_losses)
 
 
+def send_parts(model: PeftModel, optimizer: torch.optim.Optimizer) -> None:
+    """What the other processes of a sharded run do while one writes a checkpoint: it holds the whole, as if one had trained alone."""
+    adapter_tensors(model)
+    whole_state(optimizer)
+
+
 def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, optimizer: torch.optim.Optimizer, keep: Keep = "last") -> Path:
     """Write one checkpoint and let go of all but the last two, and of the best where it is to be kept. job: identity of the run."""
     folder = work / "checkpoints"
@@ -73,7 +80,7 @@ def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, opt
     try:
         temporary.mkdir()
         save_adapter(model, temporary)
-        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        torch.save(whole_state(optimizer), temporary / "optimizer.pt")
         (temporary / "state.json").write_text(json.dumps({"job": job, **asdict(state)}), encoding="utf-8")
         digests = {path.name: digest_file(path) for path in sorted(temporary.iterdir())}
         (temporary / _DIGESTS).write_text(json.dumps(digests, indent=2), encoding="utf-8")
@@ -112,8 +119,8 @@ def load_checkpoint(work: Path, job: str, model: PeftModel, optimizer: torch.opt
     return RunState(), passed_over
 
 
-def load_weights_of(work: Path, job: str, step: int, model: PeftModel) -> None:
-    """Put the weights of one step's checkpoint into the model. Raises InputError if it is gone or damaged."""
+def trusted_checkpoint(work: Path, job: str, step: int) -> Path:
+    """The folder of one step's checkpoint. Raises InputError if it is gone or damaged."""
     folder = _checkpoint(work, step)
     reason = _distrust(folder)
     if not reason and json.loads((folder / "state.json").read_text(encoding="utf-8"))["job"] != job:
@@ -121,7 +128,7 @@ def load_weights_of(work: Path, job: str, step: int, model: PeftModel) -> None:
     if reason:
         remedy = "Delete this work folder and train again, or set training.keep: last"
         raise InputError(str(folder), f"holds the best weights and cannot be used: {reason}", do=remedy)
-    load_adapter_weights(model, folder)
+    return folder
 
 
 def _checkpoint(work: Path, step: int) -> Path:

@@ -1,9 +1,8 @@
-"""A training run as a file: everything the training process needs, and the command that starts it."""
+"""A training run as a file: everything the training process needs, which training.launch starts."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +115,7 @@ def write_job(job: TrainingJob) -> Path:
 
 
 def read_job(path: Path) -> TrainingJob:
+    """Raises InputError naming what is wrong with the file."""
     try:
         return TrainingJob.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -125,15 +125,3 @@ def read_job(path: Path) -> TrainingJob:
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path} {'.'.join(map(str, first['loc']))}", first["msg"], "a training job") from None
-
-
-def training_command(job: Path) -> list[str]:
-    """argv that runs a job: `accelerate launch` of training.run; on a machine without GPU one CPU process."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    place = ["--num_processes", str(gpus), *(["--multi_gpu"] if gpus > 1 else [])] if gpus else ["--cpu", "--num_processes", "1"]
-    fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # else accelerate asks the user's own config file
-    threads = ["--num_cpu_threads_per_process", str(read_job(job).threads)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    return [*launch, *place, *fixed, *threads, "-m", "extraction_assets.training.run", str(job)]

@@ -43,6 +43,10 @@ class AdapterManifest(Record):
     """training examples whose target was over length or unwritable"""
     steps: int
     """optimizer steps taken"""
+    processes: int = 1
+    """that finished the run; their number changes the weights by rounding"""
+    sharding: str = "none"
+    """compute.sharding of the run that finished it"""
     kept_step: int | None = None
     """the step whose weights these are: the last one, or that of the lowest val_loss (settings.keep). None: made before this was
     recorded, so the last one"""

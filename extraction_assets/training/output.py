@@ -9,9 +9,10 @@ from pathlib import Path
 
 import extraction_assets
 from extraction_assets.errors import InputError
-from extraction_assets.model.lora import save_adapter
+from extraction_assets.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from extraction_assets.model.sharding import is_sharded
 from extraction_assets.store import TEMPORARY_PREFIX
-from extraction_assets.training.checkpoints import load_weights_of, sync_entry, sync_folder
+from extraction_assets.training.checkpoints import sync_entry, sync_folder, trusted_checkpoint
 from extraction_assets.training.manifest import MANIFEST, AdapterManifest, code_digest, file_digests, library_versions
 from extraction_assets.training.setup import Run
 
@@ -22,14 +23,14 @@ def write_adapter(run: Run) -> None:
         return
     job, plan, state = run.job, run.job.plan, run.state
     kept = state.kept_step(job.settings.keep)
-    if kept != state.step:
-        load_weights_of(Path(job.work), job.identity, kept, run.adapter)
+    checkpoint = trusted_checkpoint(Path(job.work), job.identity, kept)  # each run ends with one, so no process has to be asked
     output = Path(job.output)
     temporary = output.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     schemas = sorted({example.schema for example, _ in run.train.examples})
     try:
         temporary.mkdir(parents=True)
-        save_adapter(run.adapter, temporary)
+        for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+            shutil.copyfile(checkpoint / name, temporary / name)
         manifest = AdapterManifest(
             job=job.identity,
             base=run.adapter.peft_config["default"].base_model_name_or_path or "",
@@ -47,6 +48,8 @@ def write_adapter(run: Run) -> None:
             val_examples=plan.val.examples if plan.val else 0,
             left_out=len(plan.train.over_length) + len(plan.train.unwritable),
             steps=state.step,
+            processes=run.accelerator.num_processes,
+            sharding="fsdp2" if is_sharded(run.adapter) else "none",
             kept_step=kept,
             epochs=state.epoch + state.index / len(run.train.ids),
             first_loss=state.losses[0],

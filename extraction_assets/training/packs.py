@@ -36,7 +36,7 @@ def pack_rows(rows: Sequence[int], lengths: Sequence[int], room: int) -> list[tu
 def shares(rows: Sequence[int], lengths: Sequence[int], room: int, ranks: int = 1) -> list[list[tuple[int, ...]]]:
     """The packs of each rank. Ranks get equally many (as far as the examples go), and tokens as even as whole packs allow.
 
-    A rank has no pack only if there are fewer examples than ranks; it must still join the collective operations.
+    A rank has no pack only if there are fewer examples than ranks; it must still join the collective operations (fillers).
     """
     packs = pack_rows(rows, lengths, room)
 
@@ -55,6 +55,15 @@ def shares(rows: Sequence[int], lengths: Sequence[int], room: int, ranks: int = 
         dealt[rank].append(pack)
         load[rank] += tokens(pack)
     return dealt
+
+
+def fillers(dealt: Sequence[Sequence[tuple[int, ...]]], rank: int, rows: Sequence[int]) -> list[tuple[int, ...]]:
+    """Packs that a rank sends through besides its own, to no effect, where all ranks have to do equally many forward passes.
+
+    rows: of the global batch; a rank that has no pack of its own takes the first.
+    """
+    missing = max(len(packs) for packs in dealt) - len(dealt[rank])
+    return [(dealt[rank][-1] if dealt[rank] else (rows[0],))] * missing
 
 
 def _halves(pack: tuple[int, ...], lengths: Sequence[int]) -> list[tuple[int, ...]]:

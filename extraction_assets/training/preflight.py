@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.packing import Pack
+from extraction_assets.model.sharding import is_sharded, own_part
 from extraction_assets.training.arithmetic import MemoryEstimate
 from extraction_assets.training.feed import Feed
 from extraction_assets.training.job import TrainingJob
@@ -34,6 +35,8 @@ class Preflight:
     predicted: int
     allocated: int
     """tensors alive at the peak: weights, adapters, the pack and what its passes made"""
+    sharded: bool
+    """the prediction is that of a process that holds the whole model, and this one does not"""
     taken: int | None
     """what the process took from the system for that: `allocated`, and the gaps between tensors. None: this system does not tell"""
 
@@ -41,7 +44,7 @@ class Preflight:
         share = self.allocated / self.predicted
         taken = "" if self.taken is None else f", {self.taken / 1e6:,.0f} MB taken from the system"
         return (
-            f"preflight: heaviest pack of {self.tokens:,} tokens, {self.predicted / 1e6:,.0f} MB predicted, "
+            f"preflight: heaviest pack of {self.tokens:,} tokens, {self.predicted / 1e6:,.0f} MB predicted{' for the whole model' if self.sharded else ''}, "
             f"{self.allocated / 1e6:,.0f} MB measured ({share:.2f} times){taken}"
         )
 
@@ -83,7 +86,11 @@ def preflight(
     tokens = sum(train.lengths[row] for row in packs[heaviest])
     predicted = estimates[heaviest].peak - _MOMENTS * job.plan.adapter_parameters
     pack = train.pack(packs[heaviest]).to(meter.device)
-    held = [*model.parameters(), *model.buffers(), *(value for value in pack.inputs.values() if isinstance(value, torch.Tensor))]
+    held = [
+        *map(own_part, model.parameters()),
+        *model.buffers(),
+        *(value for value in pack.inputs.values() if isinstance(value, torch.Tensor)),
+    ]
     try:
         allocated, taken = meter.measure(held, lambda: learn(pack))
     except torch.OutOfMemoryError:
@@ -92,7 +99,7 @@ def preflight(
             f"does not fit this device: {predicted / 1e9:.1f} GB predicted",
             do="Set training.recompute: mlp or layers, or a smaller training.micro_batch, or training.method: qlora; `extraction plan` counts",
         ) from None
-    return Preflight(tokens, predicted, allocated, taken)
+    return Preflight(tokens, predicted, allocated, is_sharded(model), taken)
 
 
 def _estimate(job: TrainingJob, train: Feed, rows: Sequence[int], device: torch.device) -> MemoryEstimate:

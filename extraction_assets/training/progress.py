@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extraction_assets.store import write_atomically
+from extraction_assets.training.azure_job import MESSAGES_ACCOUNT, blob_service
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -127,9 +128,10 @@ def open_pipes() -> Iterator[PipesContext | None]:
     if _PIPES_CONTEXT not in os.environ or os.environ.get("RANK", "0") != "0":
         yield None
         return
-    from dagster_pipes import open_dagster_pipes
+    from dagster_pipes import PipesAzureBlobStorageMessageWriter, open_dagster_pipes
 
-    with open_dagster_pipes() as pipes:
+    account = os.environ.get(MESSAGES_ACCOUNT)
+    with open_dagster_pipes(message_writer=PipesAzureBlobStorageMessageWriter(blob_service(account)) if account else None) as pipes:
         yield pipes
 
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,14 +30,15 @@ from peft.helpers import disable_input_dtype_casting
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.packing import Pack
+from extraction_assets.model.sharding import is_sharded, whole
 from extraction_assets.store import write_atomically
 from extraction_assets.training.adapter import verify_adapter
-from extraction_assets.training.checkpoints import save_checkpoint
+from extraction_assets.training.checkpoints import save_checkpoint, send_parts
 from extraction_assets.training.job import TrainingJob, read_job
 from extraction_assets.training.loss import learning_rate, response_loss
 from extraction_assets.training.order import GlobalBatch, global_batches
 from extraction_assets.training.output import write_adapter
-from extraction_assets.training.packs import shares
+from extraction_assets.training.packs import fillers, shares
 from extraction_assets.training.preflight import preflight
 from extraction_assets.training.progress import ParentWatch, StepMetrics, open_pipes
 from extraction_assets.training.setup import Run, setup
@@ -91,14 +92,14 @@ def fit(run: Run) -> None:
     job, state, watch = run.job, run.state, ParentWatch()
     steps = state.step if _out_of_patience(run) else job.plan.steps
     todo = list(global_batches(run.train.ids, job.seed, job.settings.effective_batch, steps, state.step))
-    own = [_own_share(run, batch) for batch in todo]
+    own = [_share(run, batch.rows, run.train.lengths) for batch in todo]
+    packs = [rows for share in own for rows in (*share.packs, *share.fillers)]
     if todo:
-        packs = [rows for share in own for rows in share]
         run.progress.preflight(preflight(job, run.train, packs, run.adapter, run.meter, partial(_try, run)))
-    ahead = run.train.packs(rows for share in own for rows in share)
+    ahead = run.train.packs(packs)
     for batch, share in zip(todo, own, strict=True):
         started = time.perf_counter()
-        loss, norm, lr = optimizer_step(run, batch, islice(ahead, len(share)), len(share))
+        loss, norm, lr = optimizer_step(run, batch, islice(ahead, share.passes), share)
         state.step, state.epoch, state.index = batch.step, batch.epoch, batch.start + len(batch.rows)
         state.losses.append(loss)
         seconds = time.perf_counter() - started
@@ -122,8 +123,11 @@ def fit(run: Run) -> None:
             run.progress.validation(batch.step, state.val_losses[str(batch.step)], rates)
         stops = _out_of_patience(run)
         best = job.settings.keep != "last" and state.best_step(job.settings.keep) == batch.step
-        if (last or stops or best or batch.step % job.settings.checkpoint_every == 0) and run.accelerator.is_main_process:
-            save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer, job.settings.keep)
+        if last or stops or best or batch.step % job.settings.checkpoint_every == 0:
+            if run.accelerator.is_main_process:
+                save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer, job.settings.keep)
+            elif is_sharded(run.adapter):
+                send_parts(run.adapter, run.optimizer)
         if watch.orphaned():
             raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
         if stops:
@@ -145,7 +149,7 @@ def _out_of_patience(run: Run) -> bool:
     return settings.patience is not None and run.state.worse_validations(settings.keep) >= settings.patience
 
 
-def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: int) -> tuple[float, float, float]:
+def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], share: Share) -> tuple[float, float, float]:
     """One step over a global batch; returns its loss (mean over response tokens), gradient norm before clipping, learning rate."""
     job, accelerator = run.job, run.accelerator
     _seed_step(job.seed, batch.step, accelerator.process_index)
@@ -156,14 +160,17 @@ def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: i
     seen: list[tuple[str, ...]] = []
     for number, pack in enumerate(packs, 1):
         moved = pack.to(accelerator.device)
-        with nullcontext() if number == count else accelerator.no_sync(run.model):
+        counts = number <= len(share.packs)
+        with nullcontext() if number == share.passes else accelerator.no_sync(run.model):
             loss = _loss(run, run.model, moved, keep=job.plan.epochs > 1)
-            accelerator.backward(loss * scale)
-        sums.append(loss.detach())
-        seen.append(pack.ids)
-    _require_finite(run, batch, torch.stack(sums), seen)
+            accelerator.backward(loss * (scale if counts else 0.0))
+        if counts:
+            sums.append(loss.detach())
+            seen.append(pack.ids)
+    own = torch.stack(sums) if sums else torch.zeros(0, device=accelerator.device)
+    _require_finite(run, batch, own, seen)
     learning = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    norm = float(torch.nn.utils.clip_grad_norm_(learning, job.settings.max_grad_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(learning, job.settings.max_grad_norm)))
     if not math.isfinite(norm):
         raise InputError(f"training step {batch.step}", f"its gradient is {norm}", do=f"Examples: {', '.join(_ids(run, batch))}")
     lr = learning_rate(batch.step, job.plan.steps, job.plan.warmup_steps, job.settings.learning_rate)
@@ -171,7 +178,7 @@ def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], count: i
         group["lr"] = lr
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    total = accelerator.reduce(torch.stack(sums).sum(), "sum")
+    total = accelerator.reduce(own.sum(), "sum")
     return float(total) / response_tokens, norm, lr
 
 
@@ -180,11 +187,11 @@ def validate(run: Run) -> float:
     """Response loss on val: mean over all its response tokens."""
     run.model.eval()
     accelerator = run.accelerator
-    own = shares(range(len(run.val.ids)), run.val.lengths, run.job.plan.packing.room, accelerator.num_processes)[accelerator.process_index]
+    own = _share(run, range(len(run.val.ids)), run.val.lengths)
     total = torch.zeros((), dtype=torch.float64)
-    for pack in run.val.packs(own):
-        # not the wrapped model: a rank without a pack would miss the buffers that the wrapper sends round before a forward pass
-        total += _loss(run, run.adapter, pack.to(accelerator.device), keep=_validates_again(run)).cpu()
+    for number, pack in enumerate(run.val.packs((*own.packs, *own.fillers)), 1):
+        loss = _loss(run, run.adapter, pack.to(accelerator.device), keep=_validates_again(run)).cpu()
+        total += loss if number <= len(own.packs) else 0.0
     reduced = accelerator.reduce(total.to(accelerator.device), "sum")
     return float(reduced) / sum(run.val.response_tokens)
 
@@ -208,16 +215,23 @@ def _loss(run: Run, model: torch.nn.Module, pack: Pack, keep: bool) -> torch.Ten
         return response_loss(model, pack)
 
 
-def _own_share(run: Run, batch: GlobalBatch) -> list[tuple[int, ...]]:
-    ranks = run.accelerator.num_processes
-    if len(batch.rows) < ranks:
-        raise InputError(
-            f"training step {batch.step}",
-            f"{len(batch.rows)} examples for {ranks} processes",
-            "at least one each",
-            "Use fewer processes, or a training.effective_batch that divides the examples more evenly",
-        )
-    return shares(batch.rows, run.train.lengths, run.job.plan.packing.room, ranks)[run.accelerator.process_index]
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a global batch."""
+
+    packs: Sequence[tuple[int, ...]]
+    fillers: Sequence[tuple[int, ...]]
+    """passes that count for nothing: processes exchange gradients, and parts of a sharded model, so all do equally many"""
+
+    @property
+    def passes(self) -> int:
+        return len(self.packs) + len(self.fillers)
+
+
+def _share(run: Run, rows: Sequence[int], lengths: Sequence[int]) -> Share:
+    dealt = shares(rows, lengths, run.job.plan.packing.room, run.accelerator.num_processes)
+    rank = run.accelerator.process_index
+    return Share(dealt[rank], fillers(dealt, rank, rows))
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel
 
 from extraction_assets.errors import InputError
@@ -16,6 +17,7 @@ from extraction_assets.model.base import BaseFormat, base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.recompute import recompute_in_backward
+from extraction_assets.model.sharding import is_sharded, load_whole_state
 from extraction_assets.model.visual_memory import VisualMemory
 from extraction_assets.store import digest_file
 from extraction_assets.training.adapter import verify_adapter
@@ -58,7 +60,7 @@ class Run:
 def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
     """Base, adapters, data, and the last checkpoint, if there is one."""
     torch.set_num_threads(job.threads)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = _accelerator(job)
     if accelerator.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
@@ -90,10 +92,29 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         progress.say(f"left out: {unwritable.problem}")
     if state.step:
         progress.say(f"resumes after step {state.step}")
+    moments = optimizer.state_dict()
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
+    if is_sharded(prepared_model):  # the parameters are others now
+        load_whole_state(prepared_optimizer.optimizer, moments)
     visual = VisualMemory(base.model, job.visual_memory)
     train, val = Feed(train_split, encoder, visual), Feed(val_split, encoder, visual)
     return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress, meter, visual)
+
+
+def _accelerator(job: TrainingJob) -> Accelerator:
+    """As `accelerate launch` was told, by one of the files in training/accelerate/."""
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    state = accelerator.state
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true":
+        return accelerator
+    if job.settings.method == "qlora":
+        raise InputError(
+            "compute.sharding", "fsdp2 does not go with training.method: qlora", do="Set sharding: none (4-bit weights are small), or lora"
+        )
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate 1.15 shards on GPUs only and lets CPU processes be, without a word; torch's fully_shard runs on both
+        state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
+    return accelerator
 
 
 def _require_unchanged(job: TrainingJob) -> None:

@@ -14,6 +14,7 @@ from extraction_assets.evaluation.scoring import score_document
 from extraction_assets.inference.answers import Answerer, PagePrompt
 from extraction_assets.model.attention import stock_attention
 from extraction_assets.model.examples import Example
+from extraction_assets.model.sharding import gathered
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 from extraction_assets.training.setup import Run
@@ -44,7 +45,8 @@ def answer_val(run: Run) -> AnswerRates | None:
         return None
     accelerator = run.accelerator
     own = sample[accelerator.process_index :: accelerator.num_processes]
-    counts = torch.tensor(_score(run, own) if own else (0, 0, 0), device=accelerator.device)
+    with gathered(run.adapter):  # answers have unequal lengths: nobody can wait for the others at each token
+        counts = torch.tensor(_score(run, own) if own else (0, 0, 0), device=accelerator.device)
     strict, right, fields = accelerator.reduce(counts, "sum").tolist()
     return AnswerRates(len(sample), strict / len(sample), right / fields if fields else 1.0)
 

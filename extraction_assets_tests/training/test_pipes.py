@@ -13,7 +13,8 @@ import dagster as dg
 import pytest
 
 from extraction_assets.training.adapter import verify_adapter
-from extraction_assets.training.job import TrainingJob, training_command, write_job
+from extraction_assets.training.job import TrainingJob, write_job
+from extraction_assets.training.launch import training_command
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
 pytestmark = pytest.mark.slow

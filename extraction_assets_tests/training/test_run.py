@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,8 @@ from extraction_assets.store import digest_folder
 from extraction_assets.training import run
 from extraction_assets.training.adapter import read_manifest, verify_adapter
 from extraction_assets.training.checkpoints import RunState, save_checkpoint
-from extraction_assets.training.job import TrainingJob, read_job, training_command, write_job
+from extraction_assets.training.job import TrainingJob, read_job, write_job
+from extraction_assets.training.launch import training_command
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
@@ -157,33 +157,6 @@ def _losses(job: TrainingJob) -> list[float]:
     state = json.loads((Path(job.work) / "checkpoints" / f"step-{job.plan.steps:08d}" / "state.json").read_text())
     losses: list[float] = state["losses"]
     return losses
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("val_examples", [1, 3])
-def test_two_processes_take_the_same_loss_curve_as_one(data: Data, tmp_path: Path, val_examples: int) -> None:
-    """With one val example, one of them has nothing to validate and must wait for the other."""
-    settings = SETTINGS.model_copy(update={"dropout": 0.0, "max_steps": 5})
-    own = Data(data.train, write_split(tmp_path / "splits", "val", val_examples), data.base)
-    one, two = own.job(tmp_path / "one", settings), own.job(tmp_path / "two", settings)
-    run.train(one)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "extraction_assets.training.run",
-    ]
-    done = subprocess.run(
-        [*launch, str(write_job(two))], env={**os.environ, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    curves = [json.loads((Path(j.work) / "checkpoints" / "step-00000005" / "state.json").read_text()) for j in (one, two)]
-    assert curves[1]["losses"] == pytest.approx(curves[0]["losses"], rel=1e-5)
-    assert curves[1]["val_losses"] == pytest.approx(curves[0]["val_losses"], rel=1e-5)
 
 
 # --- kill and resume --------------------------------------------------------------------------------------------------------------

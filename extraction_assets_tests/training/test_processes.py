@@ -1,0 +1,232 @@
+"""Several processes: CPU processes that talk through gloo, started as a home's training is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from extraction_assets.errors import InputError
+from extraction_assets.settings import ComputeSettings, TrainingSettings, load_settings
+from extraction_assets.training import run
+from extraction_assets.training.adapter import verify_adapter
+from extraction_assets.training.job import TrainingJob, write_job
+from extraction_assets.training.launch import accelerate_config, launch_command, remote_arguments, training_command
+from extraction_assets.training.packs import fillers
+from extraction_assets.training.parcel import pack_job, take_adapter
+from extraction_assets_tests.model.pages import write_split
+from extraction_assets_tests.training.conftest import SETTINGS, Data
+
+STEPS = SETTINGS.model_copy(update={"dropout": 0.0, "max_steps": 5})
+"""of 4, 4, 2, 4, 4 examples"""
+UNEVEN = STEPS.model_copy(update={"effective_batch": 3, "pack_tokens": 1, "max_steps": 4})
+"""three packs of one example each: one process has two, the other one; in the last step there is one example for both"""
+LAYOUTS = {"ddp": ComputeSettings(processes=2), "fsdp2": ComputeSettings(processes=2, sharding="fsdp2")}
+
+
+@pytest.fixture(scope="module")
+def alone(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingJob]:
+    """The same runs by one process."""
+    jobs = {}
+    for name, settings in {"even": STEPS, "uneven": UNEVEN}.items():
+        jobs[name] = data.job(tmp_path_factory.mktemp(name), settings)
+        run.train(jobs[name])
+    return jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["even", "uneven"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_learn_what_one_learns(data: Data, alone: dict[str, TrainingJob], tmp_path: Path, layout: str, kind: str) -> None:
+    two = data.job(tmp_path, alone[kind].settings)
+    _launch(two, LAYOUTS[layout])
+    one_state, two_state = _state(alone[kind]), _state(two)
+    assert two_state["losses"] == pytest.approx(one_state["losses"], rel=1e-5)
+    assert two_state["val_losses"] == pytest.approx(one_state["val_losses"], rel=1e-5)
+    one_weights, two_weights = (load_file(Path(job.output) / "adapter_model.safetensors") for job in (alone[kind], two))
+    assert list(two_weights) == list(one_weights)
+    for name, weights in one_weights.items():
+        assert two_weights[name].shape == weights.shape
+        assert (two_weights[name] - weights).abs().max() < 1e-5, name
+    manifest = verify_adapter(Path(two.output))
+    assert (manifest.processes, manifest.sharding) == (2, LAYOUTS[layout].sharding)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_process_without_a_val_page_waits_for_the_other_and_answers_are_counted_once(data: Data, tmp_path: Path, layout: str) -> None:
+    settings = STEPS.model_copy(update={"max_steps": 2, "validate_every": 1, "val_answers": 3, "max_target_tokens": 40})
+    own = Data(data.train, write_split(tmp_path / "splits", "val", 1), data.base)
+    one, two = own.job(tmp_path / "one", settings), own.job(tmp_path / "two", settings)
+    run.train(one)
+    _launch(two, LAYOUTS[layout])
+    assert _state(two)["val_losses"] == pytest.approx(_state(one)["val_losses"], rel=1e-5)
+    assert _state(two)["val_answers"] == _state(one)["val_answers"]
+    assert _state(two)["losses"] == pytest.approx(_state(one)["losses"], rel=1e-5)  # answering leaves the model as it was
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("begins", "ends"), [("fsdp2", "fsdp2"), ("fsdp2", None), (None, "fsdp2"), ("ddp", "fsdp2")])
+def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(
+    data: Data, alone: dict[str, TrainingJob], tmp_path: Path, begins: str | None, ends: str | None
+) -> None:
+    job = data.job(tmp_path, STEPS)
+    command = training_command(write_job(job), LAYOUTS.get(begins or ""))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("step 3/5, val" in line for line in process.stderr)  # a checkpoint of step 2 is there
+        launcher = psutil.Process(process.pid)
+        for each in (launcher, *launcher.children(recursive=True)):
+            each.kill()
+        process.stderr.read()
+    assert not Path(job.output).exists()
+    said = _launch(job, LAYOUTS.get(ends or ""))
+    assert re.search(r"resumes after step [234]", said)
+    assert _state(job)["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_machines_meet_where_the_scheduler_says_and_a_sent_run_finds_its_files(
+    data: Data, alone: dict[str, TrainingJob], tmp_path: Path
+) -> None:
+    """Two launchers on this machine, each with a copy of the run's parcel; what they were sent from is out of reach."""
+    own = shutil.copytree(data.train.parent, tmp_path / "own")
+    job = Data(own / "train.jsonl", own / "val.jsonl", data.base).job(tmp_path / "nowhere", STEPS)
+    pack_job(job, tmp_path / "node0")
+    shutil.copytree(tmp_path / "node0", tmp_path / "node1")
+    shutil.rmtree(own)
+    work = tmp_path / "shared"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    compute = ComputeSettings(where="azure_ml", processes=1, machines=2, sharding="fsdp2")
+    launch = [sys.executable, "-m", "extraction_assets.training.launch"]
+    nodes = [
+        subprocess.Popen(
+            [*launch, f"{tmp_path}/node{rank}/job.json", "--work", work, "--output", work / "adapter", *remote_arguments(compute)],
+            env={**os.environ, **place, "NODE_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [node.communicate()[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    manifest = verify_adapter(work / "adapter")
+    assert (manifest.job, manifest.processes, manifest.sharding) == (alone["even"].identity, 2, "fsdp2")
+    state = json.loads((work / "checkpoints" / "step-00000005" / "state.json").read_text())
+    assert state["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
+    arrived = take_adapter(job, work / "adapter")
+    assert verify_adapter(arrived) == manifest
+
+
+def test_a_machine_that_does_not_know_its_place_is_told(data: Data, tmp_path: Path) -> None:
+    path = write_job(data.job(tmp_path, STEPS))
+    with pytest.raises(InputError, match=r"--machines: 2, and NODE_RANK is not set"):
+        launch_command(path, processes=1, machines=2, environment={})
+
+
+def test_an_adapter_of_another_job_is_not_taken(data: Data, alone: dict[str, TrainingJob], tmp_path: Path) -> None:
+    job = data.job(tmp_path, STEPS.model_copy(update={"seed": 1}))
+    with pytest.raises(InputError, match="is the adapter of another job"):
+        take_adapter(job, Path(alone["even"].output))
+    assert not Path(job.output).exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"where": "ray"}, "where: ray needs processes"),
+        ({"where": "ray", "processes": 1, "machines": 2}, "machines: 2 needs where: azure_ml"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(tmp_path: Path, values: dict[str, Any], expected: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump({"compute": values}))
+    with pytest.raises(InputError, match=expected):
+        load_settings(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_of_16_bits_beside_adapters_of_32_are_shared_too(data: Data, tmp_path: Path, layout: str) -> None:
+    settings = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
+    losses = {}
+    for name, compute in {"one": None, "two": LAYOUTS[layout]}.items():
+        job = data.job(tmp_path / name, settings)
+        command = training_command(write_job(job), compute)
+        command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.bfloat16_run"
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        losses[name] = _state(job)["losses"]
+        assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
+    assert losses["two"] == pytest.approx(losses["one"], rel=2e-3)  # packs differ, and with them the rounding to 8 bits
+
+
+@pytest.mark.slow
+def test_a_failed_process_ends_them_all_and_says_why_once(data: Data, tmp_path: Path) -> None:
+    job = data.job(tmp_path, STEPS).model_copy(update={"train": str(tmp_path / "absent.jsonl")})
+    done = subprocess.run(training_command(write_job(job), LAYOUTS["fsdp2"]), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "no such split" in (tmp_path / run.FAILURE).read_text()
+
+
+@pytest.mark.slow
+def test_four_bit_weights_are_not_sharded(data: Data, tmp_path: Path) -> None:
+    job = data.job(tmp_path, STEPS.model_copy(update={"method": "qlora"}))
+    done = subprocess.run(training_command(write_job(job), LAYOUTS["fsdp2"]), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "fsdp2 does not go with training.method: qlora" in (tmp_path / run.FAILURE).read_text()
+
+
+def test_one_process_has_nobody_to_share_with(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"compute.sharding: fsdp2 with one process"):
+        training_command(write_job(data.job(tmp_path, STEPS)), ComputeSettings(processes=1, sharding="fsdp2"))
+
+
+def test_no_setting_of_the_processes_makes_another_run(data: Data, tmp_path: Path) -> None:
+    """compute.* names no adapter: the same home on another machine finds the adapter it has."""
+    assert "compute" not in TrainingSettings.model_fields
+    assert "compute" not in data.job(tmp_path, STEPS).model_dump()
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_the_shipped_configs_are_what_accelerate_takes(sharding: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    path = accelerate_config(sharding)
+    config = load_config_from_file(str(path))  # raises on an unknown key
+    assert config.distributed_type == {"none": "MULTI_GPU", "fsdp2": "FSDP"}[sharding]
+    layer = yaml.safe_load(path.read_text()).get("fsdp_config", {}).get("fsdp_transformer_layer_cls_to_wrap")
+    if layer:
+        from transformers.models.qwen3_vl import modeling_qwen3_vl
+
+        assert hasattr(modeling_qwen3_vl, layer)
+
+
+def test_a_process_with_fewer_packs_takes_part_in_as_many_passes() -> None:
+    dealt = [[(0, 1), (2,)], [(3,)], []]
+    assert [fillers(dealt, rank, range(4)) for rank in range(3)] == [[], [(3,)], [(0,), (0,)]]
+
+
+def _launch(job: TrainingJob, compute: ComputeSettings | None) -> str:
+    done = subprocess.run(training_command(write_job(job), compute), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def _state(job: TrainingJob) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((Path(job.work) / "checkpoints" / f"step-{job.plan.steps:08d}" / "state.json").read_text())
+    return values
