@@ -13,8 +13,8 @@ from extraction_assets.errors import InputError
 from extraction_assets.home import PROJECT, Home
 from extraction_assets.progress import terminal_bar
 
-VENDORS = 18
-DOCUMENTS_PER_VENDOR = 14
+VENDORS = 36
+DOCUMENTS_PER_VENDOR = 12
 DEMO_FOLDER = PROJECT / "data" / "demo"
 _GENERATED = ".generated"
 """written last: a demo home whose documents are all there"""

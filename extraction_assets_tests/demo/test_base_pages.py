@@ -15,12 +15,14 @@ from extraction_assets.demo.base_recipe.canvas import Canvas, scanned
 from extraction_assets.demo.base_recipe.glyph_batches import glyph_batches
 from extraction_assets.demo.base_recipe.glyph_cells import IGNORE, SLOTS, cell_classes
 from extraction_assets.demo.base_recipe.pages import Example, crop_example, page_example
+from extraction_assets.demo.base_recipe.papers import paper_example
 from extraction_assets.demo.base_recipe.words import CHARACTERS
 
 
 def pages(seed: int, count: int = 12) -> list[Example]:
     rng = random.Random(seed)
-    return [page_example(rng, 256, 320) if i % 2 else crop_example(rng, 224, 128) for i in range(count)]
+    draw = ((crop_example, 224, 128), (page_example, 256, 320), (paper_example, 416, 512))
+    return [example(rng, width, height) for example, width, height in (draw[i % 3] for i in range(count))]
 
 
 def shown(example: Example) -> str:
@@ -78,6 +80,47 @@ def test_values_are_read_from_the_glyphs_that_print_them() -> None:
             assert CHARACTERS[int(nearest[2]) - 1] == character
             checked += 1
     assert checked > 1000
+
+
+def papers(seed: int, count: int) -> list[Example]:
+    rng = random.Random(seed)
+    return [paper_example(rng, 512, 640) for _ in range(count)]
+
+
+def test_a_label_with_nothing_beside_it_and_an_empty_cell_are_null() -> None:
+    blank_labels = blank_cells = 0
+    for example in papers(1, 120):
+        text = shown(example).lower()
+        for key, value in json.loads(example.answer).items():
+            stem = key.split("_")[0]
+            blank_labels += value is None and len(stem) > 5 and stem in text
+            if isinstance(value, list):
+                blank_cells += sum(cell is None for row in value for cell in row.values())
+    assert blank_labels > 5
+    assert blank_cells > 5
+
+
+def test_a_currency_that_no_label_names_is_read_off_an_amount() -> None:
+    signs = {code: sign for code, sign in words.CURRENCIES.items() if sign != code}
+    read = 0
+    for example in papers(2, 200):
+        answer = json.loads(example.answer)
+        for key in ("money_unit", "paid_in"):  # no label repeats these
+            if answer.get(key) in signs:
+                text = shown(example)
+                assert signs[answer[key]] in text or answer[key] in text
+                read += 1
+    assert read > 5
+
+
+def test_a_paper_keeps_to_one_spelling_of_money() -> None:
+    spelling = words.spelling(random.Random(4), 1)
+    printed = {re.sub(r"[\d.,' ]", "", spelling.amount(cents).printed) for cents in (5, 12_345, 99_999_999)}
+    assert printed == {spelling.mark}
+
+
+def test_a_made_up_key_never_takes_a_senders_name() -> None:
+    page_example(random.Random(10_016_630), 480, 512)  # drew the key `sender` for a labelled value
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -84,7 +85,7 @@ def test_attention_starts_at_the_neighbours() -> None:
 @torch.no_grad()
 def test_reading_a_batch_is_the_stock_forward_with_its_own_positions(model: Any, tokenizer_file: Path) -> None:
     batch = reading_batches(str(tokenizer_file), (CROP,), 1, 0, 1)[0]
-    ids, scored = torch.from_numpy(batch.ids), torch.from_numpy(batch.labels != NOT_SCORED)
+    ids, scored = torch.from_numpy(batch.ids), torch.from_numpy(np.flatnonzero(batch.labels != NOT_SCORED))
     pixels = torch.from_numpy(batch.pixels)
     ours = read(model, pixels, ids, torch.from_numpy(batch.positions), batch.before, scored).logits
     stock = model(
@@ -93,7 +94,7 @@ def test_reading_a_batch_is_the_stock_forward_with_its_own_positions(model: Any,
         mm_token_type_ids=torch.eq(ids, model.config.image_token_id).int(),
         pixel_values=patches_of(pixels),
         image_grid_thw=torch.tensor([[1, 8, 14]] * 3),
-    ).logits[scored]
+    ).logits.flatten(0, 1)[scored]
     assert torch.allclose(ours, stock, atol=1e-3)
     assert stock.abs().max() > 0.5
 
@@ -124,7 +125,7 @@ def test_the_guide_points_at_the_visual_tokens_of_what_comes_next(tokenizer_file
 def test_watched_attention_is_what_the_layer_used(model: Any, tokenizer_file: Path) -> None:
     batch = reading_batches(str(tokenizer_file), (CROP,), 1, 0, 1)[0]
     inputs = [torch.from_numpy(array) for array in (batch.pixels, batch.ids, batch.positions)]
-    found = read(model, *inputs, batch.before, torch.from_numpy(batch.labels != NOT_SCORED), watched_layers=(0, 1))
+    found = read(model, *inputs, batch.before, torch.from_numpy(np.flatnonzero(batch.labels != NOT_SCORED)), watched_layers=(0, 1))
     length = batch.ids.shape[1]
     assert [weights.shape for weights in found.attention.values()] == [(3, 2, length, length)] * 2
     for weights in found.attention.values():

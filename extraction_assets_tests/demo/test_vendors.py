@@ -181,9 +181,9 @@ def test_folding_compares_labels_not_their_dress():
 # --- the demo home ------------------------------------------------------------------------------------------------------
 
 
-def test_settings_of_the_demo_home_warn_of_their_small_batch_alone_and_fit_its_pages(many):
+def test_settings_of_the_demo_home_warn_of_what_a_tiny_model_needs_alone_and_fit_its_pages(many):
     settings = load_settings(DEMO / "settings.yaml")
-    assert [line.split(":")[0] for line in recommendation_warnings(settings)] == ["training.effective_batch"]
+    assert [line.split(":")[0] for line in recommendation_warnings(settings)] == ["training.learning_rate", "training.effective_batch"]
     for document in many:
         for width, height in document.page_sizes:
             grid = settings.render.budget.for_page(width, height)

@@ -8,6 +8,7 @@ beside it, and to write dates, numbers and currencies in their one JSON form. Th
 
 from __future__ import annotations
 
+import functools
 import random
 import unicodedata
 from collections.abc import Callable
@@ -82,6 +83,25 @@ _SUFFIX: dict[Kind, tuple[str, ...]] = {
 _PLAIN_KEYS = listed("branch driver route room table station serial batch model size colour origin weight volume phone status type kind")
 
 
+@functools.cache
+def _dictionary() -> dict[Kind, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Made-up concepts, always the same: keys, and label words that have nothing in common with them. What a page calls a value is
+    often known by heart only; a base that has learnt many such pairs learns a vendor's from a few pages."""
+    rng = random.Random("dictionary")
+    made: dict[Kind, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+    for kind in DRAW:
+        for _ in range(12 if kind in ("count", "percent", "currency") else 36):
+            stem = words.pseudo_word(rng, 2)
+            keys = tuple(dict.fromkeys(_ascii(stem) + rng.choice(["", *_SUFFIX[kind]]) for _ in range(2)))
+            labels = tuple(
+                " ".join(words.pseudo_word(rng, 2) for _ in range(rng.choice([1, 1, 2]))).capitalize()
+                + rng.choice(["", "", "", " Nr.", " n°", " no."])
+                for _ in range(4)
+            )
+            made.setdefault(kind, []).append((keys, labels))
+    return made
+
+
 @dataclass(frozen=True)
 class Field:
     key: str
@@ -101,14 +121,15 @@ def draw_field(rng: random.Random, taken: set[str], kind: Kind | None = None) ->
     """A field whose key is not in `taken`; its key is added there, as are the words of its label."""
     while True:
         chosen = kind or draw_kind(rng)
-        key, label = _concept(rng, chosen) if rng.random() < 0.3 else _same_words(rng, chosen)
+        known = rng.random()
+        key, label = _concept(rng, chosen, known < 0.2) if known < 0.45 else _same_words(rng, chosen)
         if key not in taken and label.lower() not in taken:
             taken.update((key, label.lower()))
             return Field(key, label, chosen, DRAW[chosen](rng))
 
 
-def _concept(rng: random.Random, kind: Kind) -> tuple[str, str]:
-    keys, labels = rng.choice(CONCEPTS[kind])
+def _concept(rng: random.Random, kind: Kind, plain: bool) -> tuple[str, str]:
+    keys, labels = rng.choice(CONCEPTS[kind] if plain else _dictionary()[kind])
     return rng.choice(keys), rng.choice(labels)
 
 
@@ -131,6 +152,15 @@ def _same_words(rng: random.Random, kind: Kind) -> tuple[str, str]:
     if rng.random() < 0.12:
         label += rng.choice([" No.", " Nr.", " #", " N°", " no"])
     return key, label
+
+
+def field_by_ending(rng: random.Random, taken: set[str], kind: Kind) -> Field:
+    """A field that the page gives no label: only the ending of its key tells what is meant."""
+    while True:
+        key = _ascii(words.pseudo_word(rng, 1)) + rng.choice(_SUFFIX[kind])
+        if key not in taken:
+            taken.add(key)
+            return Field(key, "", kind, DRAW[kind](rng))
 
 
 def _ascii(text: str) -> str:

@@ -105,6 +105,13 @@ class Canvas:
         if text:
             self._writers[colour].append((x, baseline), text, font=font(face), fontsize=size)
 
+    def also(self, value: Value, of: Value, characters: slice) -> None:
+        """`value` is read from those characters of a Value that is drawn already."""
+        self._places[id(value)] = self._places[id(of)][characters]
+
+    def disc(self, x: float, y: float, radius: float, fill: tuple[float, float, float]) -> None:
+        self._page.draw_circle((x, y), radius, fill=fill, color=None, width=0)
+
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: tuple[float, float, float] | None, edge: float = 0.0) -> None:
         """A filled bar, a frame (edge: line width in pt), or both."""
         if x1 > x0 and y1 > y0:

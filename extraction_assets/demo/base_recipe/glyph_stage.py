@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from extraction_assets.demo.base_recipe.glyph_batches import PATCHES, GlyphBatch, glyph_batches
 from extraction_assets.demo.base_recipe.trainer import Rates
-from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
+from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see, share
 
 HELD_OUT_SEED = 987_000
 """Evaluation batches come from here; training seeds are small numbers."""
@@ -25,9 +25,9 @@ class GlyphScore:
     """Shares of glyphs (blanks left out) that are named right."""
 
     loss: Tensor
-    from_patch: float
-    from_merged: float
-    place_error: float
+    from_patch: Tensor
+    from_merged: Tensor
+    place_error: Tensor
     """mean, as a share of the page"""
 
 
@@ -41,8 +41,8 @@ def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, 
         place_error = heads.place_error(seen, images, height, width)
     named = [functional.cross_entropy(logits.float(), wanted) for logits in (from_patch, from_merged)]
     glyph = wanted > 0
-    patch, merged = (float((logits.argmax(-1) == wanted)[glyph].float().mean()) for logits in (from_patch, from_merged))
-    return GlyphScore(named[0] + named[1] + PLACE_WEIGHT * place_error, patch, merged, float(place_error.detach()))
+    patch, merged = (share(logits.argmax(-1) == wanted, glyph) for logits in (from_patch, from_merged))
+    return GlyphScore(named[0] + named[1] + PLACE_WEIGHT * place_error, patch, merged, place_error.detach())
 
 
 @torch.no_grad()
@@ -55,9 +55,9 @@ def evaluate_glyphs(
     ]
     count = len(scores)
     return {
-        "glyphs_from_patch": sum(score.from_patch for score in scores) / count,
-        "glyphs_from_merged": sum(score.from_merged for score in scores) / count,
-        "place_error": sum(score.place_error for score in scores) / count,
+        "glyphs_from_patch": float(sum(score.from_patch for score in scores)) / count,
+        "glyphs_from_merged": float(sum(score.from_merged for score in scores)) / count,
+        "place_error": float(sum(score.place_error for score in scores)) / count,
         "loss": sum(float(score.loss) for score in scores) / count,
     }
 
@@ -80,7 +80,7 @@ class GlyphStage:
         tower = [(f"visual.{name}", value) for name, value in self._visual.named_parameters() if "deepstack" not in name]
         return tower + [(f"heads.{name}", value) for name, value in self._heads.named_parameters()]
 
-    def score(self, batch: GlyphBatch) -> tuple[Tensor, dict[str, float]]:
+    def score(self, batch: GlyphBatch) -> tuple[Tensor, dict[str, Tensor]]:
         score = score_glyphs(self._visual, self._heads, batch, self._device)
         return score.loss, {"from_patch": score.from_patch, "from_merged": score.from_merged, "place_error": score.place_error}
 

@@ -16,13 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from extraction_assets.demo.base_recipe.glyph_cells import IGNORE, SLOTS
 from extraction_assets.demo.base_recipe.reading_batches import ReadingBatch
-from extraction_assets.demo.base_recipe.vision import GlyphHeads
+from extraction_assets.demo.base_recipe.vision import GlyphHeads, share
 from extraction_assets.demo.base_recipe.words import CHARACTERS
 
 LOOK_LAYERS = (2, 5)
@@ -77,13 +78,13 @@ def start_reading(model: Any, glyph_heads: GlyphHeads, guide_heads: GuideHeads) 
 @dataclass(frozen=True)
 class Guided:
     loss: Tensor
-    facts: dict[str, float]
+    facts: dict[str, Tensor]
 
 
 def guide(heads: GuideHeads, batch: ReadingBatch, attention: dict[int, Tensor], states: dict[int, Tensor], device: torch.device) -> Guided:
     """attention: layer -> (pages, heads, n, n); states: layer -> (pages, n, hidden) after it. Layers that a small model lacks are left out."""
     loss = torch.zeros((), device=device)
-    facts: dict[str, float] = {}
+    facts: dict[str, Tensor] = {}
     if not len(batch.looking):
         return Guided(loss, facts)
     page, place = torch.from_numpy(batch.looking).to(device).unbind(1)
@@ -92,24 +93,23 @@ def guide(heads: GuideHeads, batch: ReadingBatch, attention: dict[int, Tensor], 
     for layer in LOOK_LAYERS:
         if layer not in attention:
             continue
-        share = (attention[layer][page, :, place, image].float() * sources[:, None]).sum(-1)
-        loss = loss - LOOK_WEIGHT * share.clamp_min(1e-5).log().mean()
-        facts[f"looks_{layer}"] = float(share.detach().mean())
-    slots = torch.from_numpy(batch.slots).to(device).long()
-    exact = slots >= 0
-    if not exact.any():
+        on_source = (attention[layer][page, :, place, image].float() * sources[:, None]).sum(-1)
+        loss = loss - LOOK_WEIGHT * on_source.clamp_min(1e-5).log().mean()
+        facts[f"looks_{layer}"] = on_source.detach().mean()
+    exact = np.flatnonzero(batch.slots >= 0)
+    if not len(exact):
         return Guided(loss, facts)
-    page, place, slots = page[exact], place[exact], slots[exact]
+    slots, page, place = (torch.from_numpy(array[exact]).to(device).long() for array in (batch.slots, *batch.looking.T))
     some = slice(None, None, _CONTENTS_OF)
-    wanted = torch.from_numpy(batch.cells).to(device).long()[exact][some].flatten()
+    wanted = torch.from_numpy(batch.cells[exact[some]]).to(device).long().flatten()
     for layer, contents in zip(LOOK_LAYERS, heads.contents, strict=True):
         if layer in states:
             named = heads.name(contents(states[layer][page[some], place[some]]).view(-1, heads.width)).float()
             loss = loss + CONTENTS_WEIGHT * functional.cross_entropy(named, wanted, heads.class_weights, ignore_index=IGNORE)
-            facts[f"contents_{layer}"] = float((named.argmax(-1) == wanted)[wanted > 0].float().mean())
+            facts[f"contents_{layer}"] = share(named.argmax(-1) == wanted, wanted > 0)
     for layer, slot in zip(SLOT_LAYERS, heads.slots, strict=True):
         if layer in states:
             found = slot(states[layer][page, place]).float()
             loss = loss + SLOT_WEIGHT * functional.cross_entropy(found, slots)
-            facts[f"slot_{layer}"] = float((found.argmax(-1) == slots).float().mean())
+            facts[f"slot_{layer}"] = (found.argmax(-1) == slots).float().mean()
     return Guided(loss, facts)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from extraction_assets.demo.base_recipe.asks import DRAW, Field, Kind, draw_field
+from extraction_assets.demo.base_recipe.asks import DRAW, Field, Kind, draw_field, field_by_ending
 from extraction_assets.demo.base_recipe.canvas import FACES, MONOSPACED, Canvas, draw_face, text_width
 from extraction_assets.demo.base_recipe.glyph_pages import BARS, INKS, PALE, text_size
-from extraction_assets.demo.base_recipe.words import Value
+from extraction_assets.demo.base_recipe.words import Spelling, Value, as_printed, some_cents, some_day
 
 Colour = tuple[float, float, float]
 WHITE: Colour = (1.0, 1.0, 1.0)
@@ -27,6 +27,9 @@ class Hand:
     bold_labels: bool
     colon: str
     """what stands behind a label beside its value"""
+    label_ink: Colour | None = None
+    """of words that are no values; None: `ink`"""
+    bold_values: bool = False
 
     @property
     def bold(self) -> str:
@@ -65,11 +68,14 @@ class Flow:
         return baseline
 
     def measure(self, text: str | Value, bold: bool = False) -> float:
-        return text_width(text.printed if isinstance(text, Value) else text, self.hand.bold if bold else self.hand.face, self.hand.size)
+        return text_width(text.printed if isinstance(text, Value) else text, self._face(text, bold), self.hand.size)
+
+    def _face(self, text: str | Value, bold: bool) -> str:
+        return self.hand.bold if bold or (self.hand.bold_values and isinstance(text, Value)) else self.hand.face
 
     def write(self, x: float, baseline: float, text: str | Value, bold: bool = False, colour: Colour | None = None) -> None:
-        face = self.hand.bold if bold else self.hand.face
-        self.canvas.text(x, baseline, text, face, self.hand.size, self.hand.ink if colour is None else colour)
+        ink = self.hand.ink if isinstance(text, Value) else self.hand.label_ink or self.hand.ink
+        self.canvas.text(x, baseline, text, self._face(text, bold), self.hand.size, colour or ink)
 
     def write_right(self, x: float, baseline: float, text: str | Value, bold: bool = False, colour: Colour | None = None) -> None:
         self.write(x - self.measure(text, bold), baseline, text, bold, colour)
@@ -177,14 +183,36 @@ class Table:
 _COLUMN_KINDS: tuple[Kind, ...] = ("count", "amount", "amount", "id", "text", "percent", "date", "count")
 
 
-def set_table(flow: Flow, rng: random.Random, taken: set[str], most_rows: int) -> Table | None:
+@dataclass(frozen=True)
+class TableStyle:
+    """How a table departs from a plain one."""
+
+    spelling: Spelling | None = None
+    """of its dates and money; None: each as it comes"""
+    headed: bool = True
+    """False: no label words; keys tell what is meant by their endings"""
+    numbered: bool = False
+    """rows begin with their number, which nobody asks for"""
+    blanks: float = 0.0
+    """share of the cells that are empty"""
+
+
+PLAIN = TableStyle()
+
+
+def set_table(flow: Flow, rng: random.Random, taken: set[str], most_rows: int, style: TableStyle = PLAIN) -> Table | None:
     """A header and rows, ruled or not; None where there is no room for a row."""
     kinds: list[Kind] = ["text", *rng.sample(_COLUMN_KINDS, rng.randint(1, 3))]
+    if not style.headed:
+        kinds = list(dict.fromkeys(kinds))
     if rng.random() < 0.3:
         rng.shuffle(kinds)
     wanted = rng.randint(1, most_rows)
-    columns = [draw_field(rng, taken, kind) for kind in kinds]
-    rows = [[DRAW[kind](rng) for kind in kinds] for _ in range(wanted)]
+    columns = [draw_field(rng, taken, kind) if style.headed else field_by_ending(rng, taken, kind) for kind in kinds]
+    marked = rng.random() < 0.6
+    rows = [[_cell(rng, kind, style, marked) for kind in kinds] for _ in range(wanted)]
+    number_width = flow.measure("00") + 8 if style.numbered else 0.0
+    whole, flow = flow, Flow(flow.canvas, flow.hand, flow.x0 + number_width, flow.x1, flow.top, flow.bottom)
     while columns:
         widths = [max(flow.measure(c.label, True), *(flow.measure(row[i]) for row in rows)) for i, c in enumerate(columns)]
         spare = flow.width - sum(widths) - 7 * (len(widths) - 1)
@@ -192,33 +220,59 @@ def set_table(flow: Flow, rng: random.Random, taken: set[str], most_rows: int) -
             break
         widest = widths.index(max(widths))  # leave out the widest column, then look again
         columns, rows = columns[:widest] + columns[widest + 1 :], [row[:widest] + row[widest + 1 :] for row in rows]
-    fitting = int((flow.bottom - flow.top) / flow.hand.leading) - 1
+    fitting = int((flow.bottom - flow.top) / flow.hand.leading) - style.headed
     if not columns or fitting < 1:
         return None
     rows = rows[:fitting]
     gap = 7 + (spare / max(1, len(widths) - 1) if rng.random() < 0.7 else min(spare, 12)) * (len(widths) > 1)
-    _draw_table(flow, rng, columns, rows, widths, gap)
+    _draw_table(flow, rng, columns, rows, widths, gap, style.headed, number_width)
+    whole.top = flow.top
     return Table([Field(c.key, c.label, c.kind, rows[0][i]) for i, c in enumerate(columns)], rows)
 
 
-def _draw_table(flow: Flow, rng: random.Random, columns: list[Field], rows: list[list[Value]], widths: list[float], gap: float) -> None:
+def _cell(rng: random.Random, kind: Kind, style: TableStyle, marked: bool) -> Value:
+    if rng.random() < style.blanks:
+        return as_printed("")
+    return DRAW[kind](rng) if style.spelling is None else spelled(rng, kind, style.spelling, marked)
+
+
+def spelled(rng: random.Random, kind: Kind, spelling: Spelling, marked: bool = True) -> Value:
+    """A value of that kind, in the page's spelling."""
+    if kind == "date":
+        return spelling.date(some_day(rng))
+    return spelling.amount(some_cents(rng), marked) if kind == "amount" else DRAW[kind](rng)
+
+
+def _draw_table(
+    flow: Flow,
+    rng: random.Random,
+    columns: list[Field],
+    rows: list[list[Value]],
+    widths: list[float],
+    gap: float,
+    headed: bool,
+    number_width: float,
+) -> None:
     bar = rng.choice(BARS) if rng.random() < 0.25 else None
     ruled, striped = rng.random() < 0.35, rng.choice(PALE) if rng.random() < 0.15 else None
     starts = [flow.x0 + sum(widths[:i]) + i * gap for i in range(len(columns))]
     right = [column.kind in ("amount", "count", "percent") and rng.random() < 0.8 for column in columns]
     down = flow.hand.leading * 0.28 + flow.hand.size * 0.1
-    for number in range(-1, len(rows)):
+    left = flow.x0 - number_width
+    for number in range(-1 if headed else 0, len(rows)):
         top, baseline = flow.top, flow.advance()
         if number < 0 and bar:
-            flow.canvas.box(flow.x0 - 2, top - 1, flow.x1 + 2, baseline + down, bar)
+            flow.canvas.box(left - 2, top - 1, flow.x1 + 2, baseline + down, bar)
         elif striped and number % 2:
-            flow.canvas.box(flow.x0 - 2, top - 1, flow.x1 + 2, baseline + down, striped)
+            flow.canvas.box(left - 2, top - 1, flow.x1 + 2, baseline + down, striped)
+        if number_width:
+            flow.write(left, baseline, str(number + 1) if number >= 0 else "#", number < 0, WHITE if number < 0 and bar else None)
         for i, column in enumerate(columns):
             text = column.label if number < 0 else rows[number][i]
             write = flow.write_right if right[i] else flow.write
             write(starts[i] + (widths[i] if right[i] else 0), baseline, text, number < 0, WHITE if number < 0 and bar else None)
         if ruled or (number < 0 and not bar and rng.random() < 0.7):
-            flow.canvas.line(flow.x0, baseline + down, flow.x1, baseline + down, 0.5)
+            flow.canvas.line(left, baseline + down, flow.x1, baseline + down, 0.5)
 
 
 def set_lines(flow: Flow, texts: list[Value]) -> list[Value]:

@@ -19,7 +19,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from extraction_assets.demo.base_recipe.export import load_heads
 from extraction_assets.demo.base_recipe.glyph_cells import cell_classes
-from extraction_assets.demo.base_recipe.pages import page_example
+from extraction_assets.demo.base_recipe.papers import paper_example
 from extraction_assets.demo.base_recipe.reading_model import answer_pages
 from extraction_assets.demo.base_recipe.reading_stage import score_answers
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
@@ -49,7 +49,7 @@ def _measure_size(
     model: Any, heads: GlyphHeads, tokenizer: Tokenizer, seed: int, pages: int, width: int, height: int, device: torch.device
 ) -> dict[str, float]:
     rng = random.Random(f"measure:{seed}:{width}x{height}")
-    examples = [page_example(rng, width, height) for _ in range(pages)]
+    examples = [paper_example(rng, width, height) for _ in range(pages)]
     answers: list[str] = []
     named: list[list[bool]] = [[], []]
     for start in range(0, pages, PAGES_AT_ONCE):

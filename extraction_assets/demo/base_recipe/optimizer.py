@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Optimizers:
@@ -43,7 +43,7 @@ class Optimizers:
             parameter for optimizer in self._each.values() for group in optimizer.param_groups for parameter in group["params"]
         ]
 
-    def step(self, scale: float) -> float:
+    def step(self, scale: float) -> Tensor:
         """Clip, step, clear; returns the gradient norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self._parameters, 1.0)
         for optimizer in self._each.values():
@@ -51,7 +51,7 @@ class Optimizers:
                 group["lr"] = group["rate"] * scale
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self._each.items()}

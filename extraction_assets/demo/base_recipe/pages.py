@@ -63,11 +63,11 @@ def crop_example(rng: random.Random, width: int, height: int) -> Example:
             lines = set_lines(flow, [_line(rng, flow) for _ in range(rng.randint(1, 6))])
             asked = [(rng.choice(READ_KEYS), lines)] if lines else []
         elif task < 0.8 or height < 64:
-            asked = _header(rng, set_pairs(flow, rng, [draw_field(rng, taken) for _ in range(rng.randint(1, 5))]), taken)
+            asked = header(rng, set_pairs(flow, rng, [draw_field(rng, taken) for _ in range(rng.randint(1, 5))]), taken)
         else:
             table, row_key = set_table(flow, rng, taken, 5), rng.choice(ROW_KEYS)
         if table or any(value for _, value in asked) or rng.random() < 0.02:  # an empty crop is seldom worth a look
-            return _finish(canvas, rng, asked, table, row_key)
+            return finish(canvas, rng, asked, table, row_key)
 
 
 def page_example(rng: random.Random, width: int, height: int) -> Example:
@@ -76,7 +76,7 @@ def page_example(rng: random.Random, width: int, height: int) -> Example:
     hand = draw_hand(rng)
     margin = rng.uniform(4, 18)
     flow = Flow(canvas, hand, margin, width - margin, rng.uniform(2, 12), height - 3)
-    taken: set[str] = set()
+    taken: set[str] = {*SENDER_KEYS}  # made-up words at times make one of these
     asked: list[Asked] = []
     if rng.random() < 0.15:
         canvas.box(0, 0, width, rng.uniform(4, 10), rng.choice(BARS))
@@ -99,9 +99,9 @@ def page_example(rng: random.Random, width: int, height: int) -> Example:
     if rng.random() < 0.3:
         set_lines(flow, [as_printed(words.phrase(rng, 2, 6)) for _ in range(2)])
     if rng.random() < 0.08:
-        _stamp(canvas, rng)
-    asked += _header(rng, fields, taken)
-    return _finish(canvas, rng, asked, table, rng.choice(ROW_KEYS) if table or rng.random() < 0.1 else None)
+        stamp(canvas, rng)
+    asked += header(rng, fields, taken)
+    return finish(canvas, rng, asked, table, rng.choice(ROW_KEYS) if table or rng.random() < 0.1 else None)
 
 
 def _line(rng: random.Random, flow: Flow) -> Value:
@@ -135,34 +135,34 @@ def _set_sender(flow: Flow, rng: random.Random) -> list[Asked]:
     return [(rng.choice(SENDER_KEYS), name)] if rng.random() < 0.6 else []
 
 
-def _stamp(canvas: Canvas, rng: random.Random) -> None:
+def stamp(canvas: Canvas, rng: random.Random) -> None:
     x, y = rng.uniform(0, canvas.width * 0.6), rng.uniform(20, canvas.height - 20)
     text = words.word(rng).upper()
     canvas.text(x, y, text, "hebo", rng.uniform(14, 22), rng.choice([(0.8, 0.3, 0.3), (0.4, 0.4, 0.8), PALE[0]]))
 
 
-def _header(rng: random.Random, fields: list[Field], taken: set[str]) -> list[Asked]:
+def header(rng: random.Random, fields: list[Field], taken: set[str], absent: float = 0.3) -> list[Asked]:
     """What is asked of the labelled values: most of them, in page order or not, and now and then a key that the page does not have."""
     asked: list[Asked] = [(field.key, field.value) for field in fields if rng.random() < 0.85]
-    if rng.random() < 0.3:
+    if rng.random() < absent:
         asked += [(draw_field(rng, taken).key, None) for _ in range(rng.randint(1, 2))]
     if rng.random() < 0.5:
         rng.shuffle(asked)
     return asked
 
 
-def _finish(canvas: Canvas, rng: random.Random, asked: list[Asked], table: Table | None, row_key: str | None = None) -> Example:
+def finish(canvas: Canvas, rng: random.Random, asked: list[Asked], table: Table | None, row_key: str | None = None) -> Example:
     """Render, and spell instruction and answer."""
     names = [key for key, _ in asked]
     answer: dict[str, Any] = {key: _spelled(value) for key, value in asked}
-    shown = [value for _, values in asked for value in (values if isinstance(values, list) else [values]) if value]
+    shown = [value for _, values in asked for value in (values if isinstance(values, list) else [values]) if value and value.printed]
     if table and row_key and row_key not in answer:
         chosen = [i for i in range(len(table.columns)) if rng.random() < 0.8] or [0]
         if rng.random() < 0.3:
             rng.shuffle(chosen)
         names.append(f"{row_key}[{', '.join(table.columns[i].key for i in chosen)}]")
-        answer[row_key] = [{table.columns[i].key: row[i].canonical for i in chosen} for row in table.rows]
-        shown += [row[i] for row in table.rows for i in chosen]
+        answer[row_key] = [{table.columns[i].key: _spelled(row[i]) for i in chosen} for row in table.rows]
+        shown += [row[i] for row in table.rows for i in chosen if row[i].printed]
     elif row_key and row_key not in answer:
         names.append(f"{row_key}[{words.pseudo_word(rng, 1)}]")
         answer[row_key] = []
@@ -182,7 +182,7 @@ def _rendered(canvas: Canvas, rng: random.Random, instruction: str, answer: str,
 def _spelled(value: Value | list[Value] | None) -> str | list[str] | None:
     if isinstance(value, list):
         return [line.canonical for line in value]
-    return value.canonical if value else None
+    return value.canonical if value and value.printed else None
 
 
 def _sources(answer: str, shown: list[Value], picture: Picture) -> list[NDArray[np.float32] | None]:

@@ -14,9 +14,12 @@ from tokenizers import Tokenizer
 
 from extraction_assets.demo.base_recipe.glyph_cells import SLOTS, cell_classes, slot_of
 from extraction_assets.demo.base_recipe.pages import Example, crop_example, lines_example, page_example, string_values
+from extraction_assets.demo.base_recipe.papers import paper_example
 
 NOT_SCORED = -100
 MOST_ANSWER_TOKENS = 560
+LENGTH_STEP = 32
+"""rows are padded to a multiple of so many tokens: odd lengths keep a GPU from its fast kernels"""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,18 @@ class PageSize:
     width: int
     """px, multiples of 32"""
     height: int
-    shows: Literal["lines", "crop", "page"]
-    """loose lines; a crop of a few lines, with labels or a table or neither; a document"""
+    shows: Literal["lines", "crop", "page", "paper"]
+    """loose lines; a crop of a few lines, with labels or a table or neither; a document; one as offices set them"""
     images: int
     """pages in a batch"""
 
 
-_DRAW: dict[str, Callable[[random.Random, int, int], Example]] = {"lines": lines_example, "crop": crop_example, "page": page_example}
+_DRAW: dict[str, Callable[[random.Random, int, int], Example]] = {
+    "lines": lines_example,
+    "crop": crop_example,
+    "page": page_example,
+    "paper": paper_example,
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def prompt(instruction: str, width: int, height: int) -> str:
 
 
 def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]], size: PageSize, rng: random.Random) -> ReadingBatch:
-    longest = max(len(asked) + len(answer) for _, asked, answer in rows)
+    longest = -(-max(len(asked) + len(answer) for _, asked, answer in rows) // LENGTH_STEP) * LENGTH_STEP
     ids = np.full((len(rows), longest), encoder.token_to_id("<|endoftext|>"), dtype=np.int64)
     labels = np.full_like(ids, NOT_SCORED)
     inside = np.zeros(ids.shape, dtype=np.bool_)

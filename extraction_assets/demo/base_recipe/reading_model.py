@@ -44,7 +44,8 @@ def read(
     teach_tower: bool = True,
     compiled: bool = False,
 ) -> Read:
-    """pixels (pages, h, w, 3) uint8; ids (pages, n); positions (3, pages, n); scored (pages, n) bool: whose logits to give.
+    """pixels (pages, h, w, 3) uint8; ids (pages, n); positions (3, pages, n); scored: indices into the
+    (pages * n) tokens whose logits to give.
 
     before: tokens ahead of the image; teach_tower: should gradients reach the vision tower? compiled: see _fused.
     """
@@ -70,7 +71,7 @@ def read(
         if number < len(seen.deepstack):
             more = seen.deepstack[number].view(pages, -1, hidden.shape[-1]).to(hidden.dtype)
             hidden = torch.cat([hidden[:, :before], hidden[:, image] + more, hidden[:, image.stop :]], dim=1)
-    return Read(model.lm_head(language.norm(hidden[scored])), seen, attention, states)
+    return Read(model.lm_head(language.norm(hidden.flatten(0, 1)[scored])), seen, attention, states)
 
 
 def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, spelled: bool = True) -> tuple[Tensor, Tensor]:

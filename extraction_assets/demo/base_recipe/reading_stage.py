@@ -19,7 +19,7 @@ from extraction_assets.demo.base_recipe.guide import WATCHED_LAYERS, GuideHeads,
 from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageSize, ReadingBatch, reading_batches
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
 from extraction_assets.demo.base_recipe.trainer import Rates
-from extraction_assets.demo.base_recipe.vision import GlyphHeads
+from extraction_assets.demo.base_recipe.vision import GlyphHeads, share
 
 HELD_OUT_SEED = 987_000
 GLYPH_WEIGHT = 0.3
@@ -63,7 +63,7 @@ class ReadingStage:
     def _teach_tower(self) -> bool:
         return self.rates.tower > 0
 
-    def score(self, batch: ReadingBatch) -> tuple[Tensor, dict[str, float]]:
+    def score(self, batch: ReadingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower, self._compiled)
 
     def evaluate(self) -> dict[str, float]:
@@ -74,7 +74,7 @@ class ReadingStage:
             for size in self._sizes:
                 batch = reading_batches(str(self._tokenizer), (size,), HELD_OUT_SEED, 0, 1)[0]
                 _, scores = score_reading(self._model, self._heads, self._guide_heads, batch, self._device, self._teach_tower)
-                facts |= {f"{key}_{size.width}x{size.height}": value for key, value in scores.items()}
+                facts |= {f"{key}_{size.width}x{size.height}": float(value) for key, value in scores.items()}
         longest = max(len(tokenizer.encode(answer).ids) for answer in batch.answers) + 8  # a model that rambles must not take minutes
         pixels = torch.from_numpy(batch.pixels).to(self._device)
         answers = answer_pages(self._model, tokenizer, pixels, batch.instructions, longest)
@@ -89,27 +89,23 @@ def score_reading(
     device: torch.device,
     teach_tower: bool,
     compiled: bool = False,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of the answers' tokens plus the guide's and the glyph losses; shares of tokens that are right."""
-    labels = torch.from_numpy(batch.labels[:, 1:]).to(device)
-    scored = functional.pad(labels != NOT_SCORED, (0, 1))  # the token before predicts
-    wanted = labels[labels != NOT_SCORED]
+    # masks become indices here, not on the device: a GPU would have to be waited for
+    scored = np.flatnonzero(np.pad(batch.labels[:, 1:] != NOT_SCORED, ((0, 0), (0, 1))))  # the token before predicts
+    wanted, inside = (
+        torch.from_numpy(array[:, 1:][batch.labels[:, 1:] != NOT_SCORED]).to(device) for array in (batch.labels, batch.value_tokens)
+    )
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
     with torch.autocast(device.type, torch.bfloat16):
-        found = read(model, pixels, ids, positions, batch.before, scored, WATCHED_LAYERS, teach_tower, compiled)
+        found = read(
+            model, pixels, ids, positions, batch.before, torch.from_numpy(scored).to(device), WATCHED_LAYERS, teach_tower, compiled
+        )
         guided = guide(guide_heads, batch, found.attention, found.states, device)
     answer = functional.cross_entropy(found.logits.float(), wanted)
     right = found.logits.argmax(-1) == wanted
-    inside = torch.from_numpy(batch.value_tokens[:, 1:]).to(device)[labels != NOT_SCORED]
-    loss, facts = (
-        answer,
-        {
-            "answer_loss": float(answer.detach()),
-            "tokens": float(right.float().mean()),
-            "value_tokens": float(right[inside].float().mean()) if inside.any() else 1.0,
-        },
-    )
-    loss, facts = loss + guided.loss, facts | guided.facts
+    facts = {"answer_loss": answer.detach(), "tokens": right.float().mean(), "value_tokens": share(right, inside)} | guided.facts
+    loss = answer + guided.loss
     if teach_tower:
         classes = torch.from_numpy(batch.classes).to(device)
         with torch.autocast(device.type, torch.bfloat16):
@@ -119,7 +115,7 @@ def score_reading(
         loss = loss + GLYPH_WEIGHT * (named_loss + PLACE_WEIGHT * place_error)
         glyph = classes > 0
         for name, logits in zip(("from_patch", "from_merged"), named, strict=True):
-            facts[name] = float((logits.argmax(-1) == classes)[glyph].float().mean())
+            facts[name] = share(logits.argmax(-1) == classes, glyph)
     return loss, facts
 
 

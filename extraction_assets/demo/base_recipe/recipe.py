@@ -65,6 +65,19 @@ PAGES = (
     PageSize(640, 896, "page", 3),
 )
 
+PAPERS = (
+    PageSize(512, 288, "crop", 9),
+    PageSize(480, 512, "page", 6),
+    PageSize(512, 384, "paper", 8),
+    PageSize(512, 640, "paper", 5),
+    PageSize(544, 704, "paper", 4),
+    PageSize(576, 672, "paper", 4),
+    PageSize(608, 768, "paper", 4),
+    PageSize(640, 704, "paper", 4),
+    PageSize(640, 768, "paper", 4),
+    PageSize(640, 896, "paper", 3),
+)
+
 
 def start_model(seed: int, preset: Preset, device: torch.device) -> tuple[Any, GlyphHeads]:
     model: Any = random_model(seed, preset)
@@ -109,7 +122,7 @@ def stages(
         reading("words", WORDS, counts.words, at_rest),
         reading("crops", CROPS, counts.crops, replace(at_rest, muon=2e-3, adam=1.5e-3)),
         reading("pages", PAGES, counts.pages, replace(at_rest, muon=2e-3, adam=1.5e-3, decay=0.65)),
-        reading("finish", PAGES, counts.finish, Rates(muon=2.5e-3, adam=1.5e-3, decay=0.6, tower=0.6)),
+        reading("finish", PAPERS, counts.finish, Rates(muon=2.5e-3, adam=1.5e-3, decay=0.6, tower=0.6)),
     ]
 
 

@@ -43,8 +43,8 @@ class Stage(Protocol):
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]: ...
 
-    def score(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
-        """Loss with gradients, and what to log."""
+    def score(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss with gradients, and what to log (scalars)."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -88,7 +88,7 @@ def train_stage(stage: Stage, parts: dict[str, Any], work: Path, seed: int, star
     if start:
         checkpoint.load(work, {"optimizers": optimizers})
     began = last_save = time.monotonic()
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     summed = 0
     with Feed(stage.make(), seed, stage.uses, pace.workers) as feed:
         for step, batch in zip(range(start, stage.steps), feed.from_step(start), strict=False):
@@ -96,10 +96,10 @@ def train_stage(stage: Stage, parts: dict[str, Any], work: Path, seed: int, star
             loss.backward()
             norm = optimizers.step(rate_shape(step, stage.steps, stage.rates.warmup, stage.rates.decay))
             summed += 1
-            for key, value in {"loss": float(loss.detach()), "norm": norm, **facts}.items():
-                sums[key] = sums.get(key, 0.0) + value
+            for key, value in {"loss": loss.detach(), "norm": norm, **facts}.items():  # as tensors: a GPU is not waited for
+                sums[key] = sums[key] + value if key in sums else value
             if (step + 1) % pace.log_every == 0:
-                means = {key: value / summed for key, value in sums.items()}
+                means = {key: float(value) / summed for key, value in sums.items()}
                 log.write(stage=stage.name, step=step + 1, of=stage.steps, seconds=time.monotonic() - began, **means)
                 sums, summed = {}, 0
             if (step + 1) % pace.evaluate_every == 0 or step + 1 == stage.steps:

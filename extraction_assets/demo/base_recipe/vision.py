@@ -163,3 +163,8 @@ def lean_on_neighbours(visual: Any, strength: float = 7.0) -> None:
                         # key at p + offset, turned by (p + offset) f, meets the query turned by p f and by offset * f more
                         bias[0, head, first], bias[0, head, first + pairs] = strength * torch.cos(angle), strength * torch.sin(angle)
                         bias[1, head, first], bias[1, head, first + pairs] = strength / 3, 0.0
+
+
+def share(right: Tensor, of: Tensor) -> Tensor:
+    """Of two masks: which part of the second lies in the first; 1 where the second is empty. Waits for no GPU."""
+    return torch.where(of.any(), (right & of).sum() / of.sum().clamp_min(1), 1.0)

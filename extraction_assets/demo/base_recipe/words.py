@@ -11,6 +11,7 @@ import random
 import re
 import string
 from dataclasses import dataclass
+from typing import Literal
 
 from extraction_assets.demo.base_recipe.tokenizer_sample import ACCENTED, SYMBOLS, WORDS, listed
 
@@ -158,45 +159,85 @@ def identifier(rng: random.Random) -> str:
     return "".join(rng.choices(string.ascii_uppercase + string.digits, k=rng.randint(5, 10)))
 
 
+DATE_FORMS = (
+    "{d:02d}.{m:02d}.{y}",
+    "{d:02d}.{m:02d}.{y}",
+    "{d}.{m}.{y}",
+    "{d:02d}/{m:02d}/{y}",
+    "{d:02d}-{m:02d}-{y}",
+    "{y}-{m:02d}-{d:02d}",
+    "{y}-{m:02d}-{d:02d}",
+    "{y}/{m:02d}/{d:02d}",
+    "{d} {short} {y}",
+    "{d:02d}-{short}-{y}",
+    "{short} {d}, {y}",
+    "{long} {d}, {y}",
+    "{d} {long} {y}",
+    "{d}. {long} {y}",
+    "{d} de {long} de {y}",
+    "{d:02d}.{m:02d}.{yy:02d}",
+)
+"""short and long: the month's name"""
+NUMBER_FORMS = ((",", "."), (",", "."), (".", ","), (".", ","), (" ", ","), ("'", "."), ("", "."), ("", ","))
+"""thousands separator, decimal separator"""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How one page spells dates and money: real papers keep to one way."""
+
+    day: str
+    """one of DATE_FORMS"""
+    months: tuple[str, ...]
+    thousands: str
+    point: str
+    currency: str
+    """ISO code"""
+    mark: str
+    """what is printed for it: the code or a sign"""
+    marked: Literal["before", "after", "glued", "never"]
+    """where the mark stands beside an amount"""
+
+    def date(self, day: datetime.date) -> Value:
+        names = {"short": _SHORT_MONTHS[day.month - 1], "long": self.months[day.month - 1]}
+        return Value(self.day.format(y=day.year, yy=day.year % 100, m=day.month, d=day.day, **names), day.isoformat())
+
+    def amount(self, cents: int, marked: bool = True) -> Value:
+        whole, rest = divmod(cents, 100)
+        printed = f"{whole:,}".replace(",", self.thousands) + f"{self.point}{rest:02d}"
+        if marked and self.marked != "never":
+            gap = "" if self.marked == "glued" else " "
+            printed = f"{printed} {self.mark}" if self.marked == "after" else f"{self.mark}{gap}{printed}"
+        return Value(printed, f"{whole}.{rest:02d}")
+
+
+def spelling(rng: random.Random, marks: float) -> Spelling:
+    """marks: how often amounts carry the currency."""
+    thousands, point = rng.choice(NUMBER_FORMS)
+    code = rng.choice(list(CURRENCIES))
+    mark = rng.choice([code, CURRENCIES[code]])
+    marked: Literal["before", "after", "glued", "never"] = "never"
+    if rng.random() < marks:
+        marked = rng.choice(["before", "after", "glued" if len(mark) == 1 else "after"])
+    return Spelling(rng.choice(DATE_FORMS), rng.choice(_LONG_MONTHS), thousands, point, code, mark, marked)
+
+
+def some_day(rng: random.Random) -> datetime.date:
+    return datetime.date(2000, 1, 1) + datetime.timedelta(days=rng.randrange(11_300))
+
+
+def some_cents(rng: random.Random) -> int:
+    cents = int(10 ** rng.uniform(1.5, 6.6))
+    return cents - cents % 100 if rng.random() < 0.2 else cents
+
+
 def date(rng: random.Random) -> Value:
-    day = datetime.date(2000, 1, 1) + datetime.timedelta(days=rng.randrange(11_300))
-    short, long = _SHORT_MONTHS[day.month - 1], rng.choice(_LONG_MONTHS)[day.month - 1]
-    printed = rng.choice(
-        [
-            f"{day.day:02d}.{day.month:02d}.{day.year}",
-            f"{day.day:02d}.{day.month:02d}.{day.year}",
-            f"{day.day}.{day.month}.{day.year}",
-            f"{day.day:02d}/{day.month:02d}/{day.year}",
-            f"{day.day:02d}-{day.month:02d}-{day.year}",
-            day.isoformat(),
-            day.isoformat(),
-            f"{day.year}/{day.month:02d}/{day.day:02d}",
-            f"{day.day} {short} {day.year}",
-            f"{day.day:02d}-{short}-{day.year}",
-            f"{short} {day.day}, {day.year}",
-            f"{long} {day.day}, {day.year}",
-            f"{day.day} {long} {day.year}",
-            f"{day.day}. {long} {day.year}",
-            f"{day.day} de {long} de {day.year}",
-            f"{day.day:02d}.{day.month:02d}.{day.year % 100:02d}",
-        ]
-    )
-    return Value(printed, day.isoformat())
+    return spelling(rng, 0).date(some_day(rng))
 
 
 def amount(rng: random.Random) -> Value:
     """Money, printed in one of the ways of the world; canonical has a point and two decimals."""
-    cents = int(10 ** rng.uniform(1.5, 6.6))
-    if rng.random() < 0.2:
-        cents -= cents % 100
-    whole, rest = divmod(cents, 100)
-    thousands, point = rng.choice([(",", "."), (",", "."), (".", ","), (".", ","), (" ", ","), ("'", "."), ("", "."), ("", ",")])
-    printed = f"{whole:,}".replace(",", thousands) + f"{point}{rest:02d}"
-    if rng.random() < 0.3:
-        code = rng.choice(list(CURRENCIES))
-        mark = rng.choice([code, CURRENCIES[code]])
-        printed = rng.choice([f"{mark} {printed}", f"{printed} {mark}", f"{mark}{printed}" if len(mark) == 1 else f"{printed} {mark}"])
-    return Value(printed, f"{whole}.{rest:02d}")
+    return spelling(rng, 0.3).amount(some_cents(rng))
 
 
 def currency(rng: random.Random) -> Value:
@@ -207,6 +248,9 @@ def currency(rng: random.Random) -> Value:
 
 def count(rng: random.Random) -> Value:
     number = rng.choice([rng.randint(1, 12), rng.randint(1, 99), rng.randint(1, 999)])
+    if rng.random() < 0.08:
+        part = rng.choice(["5", "25", "75", str(rng.randint(1, 9))])
+        return Value(f"{number}{rng.choice('.,')}{part}", f"{number}.{part}")
     return Value(str(number), str(number))
 
 
