@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 import torch
@@ -16,11 +15,6 @@ BASE = PROJECT / "data" / "base_models" / "tiny-qwen3-vl"
 SEED = 77_001
 PAGES = 6
 pytestmark = pytest.mark.skipif(not (BASE / "measures.json").exists(), reason="this checkout has a base with random weights")
-
-
-@pytest.fixture(scope="module")
-def measured() -> dict[str, Any]:
-    return measure(BASE, SEED, PAGES, torch.device("cpu"))["sizes"]
 
 
 def test_it_is_complete_and_small() -> None:
@@ -41,8 +35,9 @@ MARGINS = {"glyphs_from_patch": 0.05, "glyphs_from_token": 0.05, "strict_json": 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", MARGINS)
-def test_it_reads_as_well_as_its_card_says(measured: dict[str, Any], metric: str) -> None:
+def test_it_reads_as_well_as_its_card_says() -> None:
+    """One test for all: each worker of a parallel run would measure for itself."""
     card = json.loads((BASE / "measures.json").read_text(encoding="utf-8"))["sizes"]
-    here, there = (sum(values[metric] for values in sizes.values()) / len(sizes) for sizes in (measured, card))
-    assert here > there - MARGINS[metric]
+    measured = measure(BASE, SEED, PAGES, torch.device("cpu"))["sizes"]
+    here, there = ({name: sum(values[name] for values in sizes.values()) / len(sizes) for name in MARGINS} for sizes in (measured, card))
+    assert not {name: (here[name], there[name]) for name, margin in MARGINS.items() if here[name] <= there[name] - margin}
