@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from extraction_assets.demo.base_recipe import words
-from extraction_assets.demo.base_recipe.asks import CONCEPTS, draw_field
+from extraction_assets.demo.base_recipe.asks import CONCEPTS, dictionary, draw_field
 from extraction_assets.demo.base_recipe.canvas import Canvas, scanned
 from extraction_assets.demo.base_recipe.glyph_batches import glyph_batches
 from extraction_assets.demo.base_recipe.glyph_cells import IGNORE, SLOTS, cell_classes
@@ -113,7 +113,7 @@ def test_a_currency_that_no_label_names_is_read_off_an_amount() -> None:
     assert read > 5
 
 
-def test_a_paper_keeps_to_one_spelling_of_money() -> None:
+def test_a_spelling_marks_all_amounts_alike() -> None:
     spelling = words.spelling(random.Random(4), 1)
     printed = {re.sub(r"[\d.,' ]", "", spelling.amount(cents).printed) for cents in (5, 12_345, 99_999_999)}
     assert printed == {spelling.mark}
@@ -208,7 +208,13 @@ def test_batches_of_one_group_differ_and_come_again_by_number() -> None:
 
 def test_no_label_is_one_of_the_demos() -> None:
     vendors = pytest.importorskip("extraction_assets.demo.vendors", reason="the demo's vendors are not here")
-    labels = {vendors.fold_label(label) for concepts in CONCEPTS.values() for _, labels in concepts for label in labels}
+    labels = {
+        vendors.fold_label(label)
+        for known in (CONCEPTS, dictionary())
+        for concepts in known.values()
+        for _, labels in concepts
+        for label in labels
+    }
     assert not labels & vendors.DEMO_WORDS
     rng = random.Random(0)
     drawn = {vendors.fold_label(draw_field(rng, set()).label) for _ in range(3000)}

@@ -84,7 +84,7 @@ _PLAIN_KEYS = listed("branch driver route room table station serial batch model 
 
 
 @functools.cache
-def _dictionary() -> dict[Kind, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
+def dictionary() -> dict[Kind, list[tuple[tuple[str, ...], tuple[str, ...]]]]:
     """Made-up concepts, always the same: keys, and label words that have nothing in common with them. What a page calls a value is
     often known by heart only; a base that has learnt many such pairs learns a vendor's from a few pages."""
     rng = random.Random("dictionary")
@@ -129,7 +129,7 @@ def draw_field(rng: random.Random, taken: set[str], kind: Kind | None = None) ->
 
 
 def _concept(rng: random.Random, kind: Kind, plain: bool) -> tuple[str, str]:
-    keys, labels = rng.choice(CONCEPTS[kind] if plain else _dictionary()[kind])
+    keys, labels = rng.choice(CONCEPTS[kind] if plain else dictionary()[kind])
     return rng.choice(keys), rng.choice(labels)
 
 

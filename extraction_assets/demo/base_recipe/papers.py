@@ -1,7 +1,8 @@
 """Documents as offices set them: a head with a mark, an addressee, blocks side by side, a table, sums, a foot; in one spelling.
 
 They show what `page_example`'s do not: values whose label stands there with nothing beside it, cells that are empty, tables
-without a header, a currency that only the amounts tell. No layout, word or spelling is taken from the demo's vendors.
+without a header, a currency that only the amounts tell. No layout and no word is taken from the demo's vendors; the ways to
+write a date or a number are those of the world, theirs among them.
 """
 
 from __future__ import annotations
@@ -57,22 +58,24 @@ def paper_example(rng: random.Random, width: int, height: int) -> Example:
     _foot(canvas, rng, hand, margin)
     if rng.random() < 0.1:
         stamp(canvas, rng)
-    marked = [value for field in fields for value in [field.value] if field.kind == "amount" and spelling.mark in value.printed]
+    marked = [field.value for field in fields if field.kind == "amount" and spelling.mark in field.value.printed]
     if marked and rng.random() < 0.5:
-        asked.append(_currency(canvas, rng, taken, spelling, marked[-1]))
+        asked += _currency(canvas, rng, taken, spelling, marked[-1])
     asked += header(rng, fields, taken, absent=0.5)
-    return finish(canvas, rng, [entry for entry in asked if entry[0]], table, row_key)
+    return finish(canvas, rng, asked, table, row_key)
 
 
-def _currency(canvas: Canvas, rng: random.Random, taken: set[str], spelling: Spelling, amount: Value) -> Asked:
-    """No label names it: it is read off an amount."""
+def _currency(canvas: Canvas, rng: random.Random, taken: set[str], spelling: Spelling, amount: Value) -> list[Asked]:
+    """No label names it: it is read off an amount. Empty if every key for it is taken."""
+    keys = [key for key in _CURRENCY_KEYS if key not in taken]
+    if not keys:
+        return []
     start = amount.printed.index(spelling.mark)
     value = Value(spelling.mark, spelling.currency)
     canvas.also(value, amount, slice(start, start + len(spelling.mark)))
-    keys = [key for key in _CURRENCY_KEYS if key not in taken]
-    key = rng.choice(keys) if keys else ""
+    key = rng.choice(keys)
     taken.add(key)
-    return key, value
+    return [(key, value)]
 
 
 def _head(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling) -> tuple[list[Asked], list[Field]]:
