@@ -304,11 +304,11 @@ def train(bench: Bench, say: Say, level: str, pages: int, method: str = "lora") 
 def step(run: Any, pack: Any, packs: int, response: int) -> None:
     """One optimizer step of the training run, over the same pack again and again."""
     from extraction_assets.training.order import GlobalBatch
-    from extraction_assets.training.run import optimizer_step
+    from extraction_assets.training.run import Share, optimizer_step
 
     rows = tuple(range(packs * len(pack.ids)))
     run.train.response_tokens, run.train.ids = [response] * len(rows), [f"page {row}" for row in rows]
-    optimizer_step(run, GlobalBatch(1, 0, 0, rows, False), iter([pack] * packs), packs)
+    optimizer_step(run, GlobalBatch(1, 0, 0, rows, False), iter([pack] * packs), Share([tuple(range(len(pack.ids)))] * packs, []))
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def paper_example(rng: random.Random, width: int, height: int) -> Example:
     table, row_key = None, None
     if rng.random() < 0.85 and flow.has_room(3):
         flow.top += rng.uniform(0.3, 1) * hand.leading
-        style = TableStyle(spelling, rng.random() < 0.8, rng.random() < 0.15, rng.choice([0.0, 0.0, 0.06]))
+        style = TableStyle(spelling, rng.random() < 0.8, rng.random() < 0.15, rng.choice([0.0, 0.03, 0.08]))
         table, row_key = set_table(flow, rng, taken, rng.choice([2, 4, 6, 8]), style), rng.choice(ROW_KEYS)
     if rng.random() < 0.75 and flow.has_room(2):
         flow.top += rng.uniform(0.2, 0.8) * hand.leading
@@ -58,28 +58,32 @@ def paper_example(rng: random.Random, width: int, height: int) -> Example:
     _foot(canvas, rng, hand, margin)
     if rng.random() < 0.1:
         stamp(canvas, rng)
-    marked = [field.value for field in fields if field.kind == "amount" and spelling.mark in field.value.printed]
-    if marked and rng.random() < 0.5:
-        asked += _currency(canvas, rng, taken, spelling, marked[-1])
-    asked += header(rng, fields, taken, absent=0.5)
+    amounts = [field.value for field in fields if field.kind == "amount"]
+    marked = [amount for amount in amounts if spelling.mark in amount.printed]
+    bare = spelling.marked == "never" and all(field.kind != "currency" for field in fields)
+    if amounts and (marked or bare) and rng.random() < 0.5:
+        asked += _currency(canvas, rng, taken, spelling, marked[-1] if marked else None)
+    asked += header(rng, fields, taken, absent=0.7)
     return finish(canvas, rng, asked, table, row_key)
 
 
-def _currency(canvas: Canvas, rng: random.Random, taken: set[str], spelling: Spelling, amount: Value) -> list[Asked]:
-    """No label names it: it is read off an amount. Empty if every key for it is taken."""
+def _currency(canvas: Canvas, rng: random.Random, taken: set[str], spelling: Spelling, amount: Value | None) -> list[Asked]:
+    """No label names it: it is read off an amount, and is null where amounts stand bare (None). Empty if every key for it is taken."""
     keys = [key for key in _CURRENCY_KEYS if key not in taken]
     if not keys:
         return []
+    key = rng.choice(keys)
+    taken.add(key)
+    if amount is None:
+        return [(key, None)]
     start = amount.printed.index(spelling.mark)
     value = Value(spelling.mark, spelling.currency)
     canvas.also(value, amount, slice(start, start + len(spelling.mark)))
-    key = rng.choice(keys)
-    taken.add(key)
     return [(key, value)]
 
 
 def _head(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling) -> tuple[list[Asked], list[Field]]:
-    """The sender: a name, larger than the rest, lines about it, perhaps a mark and a ground; at times labelled values beside it."""
+    """The sender: a name, larger than the rest (seldom none), lines about it, perhaps a mark and a ground; at times labelled values beside it."""
     canvas, hand = flow.canvas, flow.hand
     name = as_printed(rng.choice([words.company, words.company, words.phrase])(rng))
     face, size = FACES[draw_face(rng)] if rng.random() < 0.4 else hand.bold, hand.size * rng.uniform(1.0, 1.6)
@@ -98,7 +102,9 @@ def _head(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling) -
     elif align < 0.24 and not mark:
         x = flow.x1 - width - pad
     flow.top += pad + size
-    canvas.text(x, flow.top, name, face, size, rng.choice(INKS) if rng.random() < 0.3 else hand.ink)
+    nameless = rng.random() < 0.08
+    if not nameless:
+        canvas.text(x, flow.top, name, face, size, rng.choice(INKS) if rng.random() < 0.3 else hand.ink)
     flow.top += size * rng.uniform(0.25, 0.5)
     small = replace(hand, size=hand.size * rng.uniform(0.9, 1), ink=_GREY if rng.random() < 0.4 else hand.ink)
     beside = flow.width * rng.uniform(0.5, 0.6) if align >= 0.24 and not pad and not on_the_right and rng.random() < 0.2 else 0.0
@@ -114,7 +120,7 @@ def _head(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling) -
         canvas.box(flow.x0, top, flow.x1, flow.top, rng.choice([*PALE, None]), rng.choice([0.0, 0.6]))
     if mark:
         _mark(canvas, rng, flow.x1 - mark - pad if on_the_right else flow.x0 + pad, top + pad + 2, mark)
-    return ([(rng.choice(SENDER_KEYS), name)] if rng.random() < 0.75 else []), labelled
+    return ([(rng.choice(SENDER_KEYS), None if nameless else name)] if rng.random() < 0.75 else []), labelled
 
 
 def _about(rng: random.Random) -> str:
@@ -188,7 +194,7 @@ def _addressee(flow: Flow, rng: random.Random, taken: set[str]) -> list[Field]:
 def _pairs(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling, count: int) -> list[Field]:
     """Labelled values in the page's spelling; here and there one is left blank."""
     kinds = [draw_kind(rng) for _ in range(count)]
-    blanks = 0.12 if rng.random() < 0.6 else 0.0
+    blanks = 0.2 if rng.random() < 0.6 else 0.0
     fields = []
     for kind in kinds:
         field = draw_field(rng, taken, kind)
@@ -218,7 +224,7 @@ def _sums(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling) -
         kind: Kind = "percent" if rng.random() < 0.2 else "amount"
         field = draw_field(rng, taken, kind)
         if kind == "amount":
-            field = replace(field, value=as_printed("") if rng.random() < 0.06 else spelled(rng, "amount", spelling))
+            field = replace(field, value=as_printed("") if rng.random() < 0.1 else spelled(rng, "amount", spelling))
         if rng.random() < 0.25 and kind == "amount":
             field = replace(field, label=f"{field.label} {words.percent(rng).printed}")
         is_large = large is not None and number == large % count

@@ -76,6 +76,8 @@ PAPERS = (
     PageSize(640, 704, "paper", 4),
     PageSize(640, 768, "paper", 4),
     PageSize(640, 896, "paper", 3),
+    PageSize(704, 832, "paper", 3),
+    PageSize(704, 992, "paper", 3),
 )
 
 

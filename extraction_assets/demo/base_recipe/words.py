@@ -26,7 +26,7 @@ _CODAS = ["", "", "", "", *listed("b ck d f g l ll m n nd ng nk nt p r rd rk rm 
 _ENDINGS = listed("a er en in o um al on is el ing ung ia ers mann son ton ski berg ley")
 _LOWER_ACCENTED = "".join(character for character in ACCENTED if character.islower())
 _PLAIN = tuple(word for word in WORDS if len(word) > 2)
-_FORMS = listed("GmbH AG Ltd Inc LLC SARL SpA BV AB Oy KG Co Corp SA Group Sons")
+_FORMS = listed("GmbH AG Ltd Inc LLC SARL SpA BV AB Oy KG Co Corp SA Group Sons Ltd. Inc. e.K. s.r.o. A/S d.o.o. N.V. S.A.S.")
 _SHORT_MONTHS = listed("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 _LONG_MONTHS = tuple(
     listed(line)
@@ -99,14 +99,14 @@ def _digit_sources(printed: str, canonical: str) -> list[range]:
 
 
 def pseudo_word(rng: random.Random, most: int = 3) -> str:
-    """One made-up lower-case word; one in seven carries an accent."""
+    """One made-up lower-case word; one in five carries an accent."""
     word = ""
     for _ in range(rng.randint(1, most)):
         word += rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS)
     if rng.random() < 0.35:
         word += rng.choice(_ENDINGS)
-    if rng.random() < 0.14:
-        place = rng.randrange(len(word))
+    if rng.random() < 0.2:
+        place = rng.randrange(len(word)) if rng.random() < 0.7 else len(word) - 1
         word = word[:place] + rng.choice(_LOWER_ACCENTED) + word[place + 1 :]
     return word
 
@@ -127,7 +127,15 @@ def company(rng: random.Random) -> str:
     name = phrase(rng, 1, 2)
     if rng.random() < 0.15:
         name = f"{word(rng)} & {name}"
-    return f"{name} {rng.choice(_FORMS)}" if rng.random() < 0.6 else name
+    form = rng.random()
+    if form < 0.4:
+        return f"{name} {rng.choice(_FORMS)}"
+    return f"{name} {dotted(rng)}" if form < 0.65 else name
+
+
+def dotted(rng: random.Random) -> str:
+    """An abbreviation of two to four letters, in any mixture of cases: its points and the height of its letters must be seen, not guessed."""
+    return "".join(rng.choice(string.ascii_letters) + "." for _ in range(rng.randint(2, 4)))
 
 
 def person(rng: random.Random) -> str:
@@ -145,7 +153,7 @@ def identifier(rng: random.Random) -> str:
     digits = lambda least, most: "".join(rng.choices(string.digits, k=rng.randint(least, most)))  # noqa: E731
     letters = lambda least, most: "".join(rng.choices(string.ascii_uppercase, k=rng.randint(least, most)))  # noqa: E731
     make = rng.random()
-    sep = rng.choice(["-", "-", "/", ".", " ", "", "_"])
+    sep = rng.choice(["-", "-", "/", ".", ".", " ", "", "_"])
     if make < 0.3:
         return digits(3, 9)
     if make < 0.55:
@@ -285,7 +293,7 @@ def scrap(rng: random.Random) -> str:
         return amount(rng).printed
     if kind < 0.72:
         return date(rng).printed
-    if kind < 0.76:
+    if kind < 0.77:
         return company(rng)
     if kind < 0.80:
         return address(rng)
