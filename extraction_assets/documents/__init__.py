@@ -8,15 +8,14 @@ RENDERER = 2
 EINVOICE_READER = 1
 """Raised when a change of einvoice.py can change a label."""
 
-_ENGINES = ("pymupdf", "pypdfium2", "pillow", "numpy")
+_ENGINES = ("pymupdf", "pypdfium2", "pillow", "numpy", "zlib-ng")
 
 
 def engine_versions() -> dict[str, str]:
     """Name -> version of everything that decides the bytes of a page image and its words. Imports none of them."""
-    import zlib
     from importlib.metadata import version
 
-    return {"renderer": str(RENDERER), "zlib": zlib.ZLIB_RUNTIME_VERSION, **{name: version(name) for name in _ENGINES}}
+    return {"renderer": str(RENDERER), **{name: version(name) for name in _ENGINES}}
 
 
 def einvoice_versions() -> dict[str, str]:

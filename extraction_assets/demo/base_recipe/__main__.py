@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -37,9 +36,6 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="without torch.compile: slower, for machines without a C++ compiler")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda where there is one")
     arguments = parser.parse_args()
-    # threads that share their cores with other work must sleep at barriers, not spin; read when torch loads
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
     import torch
 
     from extraction_assets.demo.base_recipe.export import export, steps_behind, write_card

@@ -20,6 +20,7 @@ from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageS
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
 from extraction_assets.demo.base_recipe.trainer import Rates
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, share
+from extraction_assets.model.precision import in_bfloat16
 
 HELD_OUT_SEED = 987_000
 GLYPH_WEIGHT = 0.3
@@ -97,7 +98,7 @@ def score_reading(
         torch.from_numpy(array[:, 1:][batch.labels[:, 1:] != NOT_SCORED]).to(device) for array in (batch.labels, batch.value_tokens)
     )
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
-    with torch.autocast(device.type, torch.bfloat16):
+    with in_bfloat16(device.type):
         found = read(
             model, pixels, ids, positions, batch.before, torch.from_numpy(scored).to(device), WATCHED_LAYERS, teach_tower, compiled
         )
@@ -108,7 +109,7 @@ def score_reading(
     loss = answer + guided.loss
     if teach_tower:
         classes = torch.from_numpy(batch.classes).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_bfloat16(device.type):
             named = heads(found.seen, torch.from_numpy(batch.chosen).to(device))
             place_error = heads.place_error(found.seen, *pixels.shape[:3])
         named_loss = sum(functional.cross_entropy(logits.float(), classes) for logits in named)

@@ -1,0 +1,25 @@
+"""Does this machine multiply bfloat16 itself?"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+_CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""x86's two sets, and ARM's. Without any of them each product is taken apart and rounded in software: a step of the demo's training took
+a minute on a CPU with AVX2 alone (AMD EPYC, torch 2.13), where float32 takes seconds"""
+
+
+@functools.cache
+def multiplies_bfloat16(device: str) -> bool:
+    """device: "cuda" or "cpu". False where bfloat16 would be slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in _CPU_INSTRUCTIONS)
+
+
+def in_bfloat16(device: str) -> torch.autocast:
+    """Autocast to bfloat16 where the machine multiplies it itself; else float32 as it stands."""
+    return torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device))
