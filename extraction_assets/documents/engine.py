@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
+from extraction_assets.documents.png import Pixels, Scanlines
 from extraction_assets.page_budget import PageGrid
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 WordRow = tuple[str, float, float, float, float, int]
 """text, x0, y0, x1, y1 (px of the page image), line number"""
 
@@ -28,8 +26,8 @@ class Unreadable(Exception):
 class Drawn:
     """One page on its grid."""
 
-    pixels: Pixels
-    """(height, width, 3) RGB"""
+    scanlines: Scanlines
+    """(height, 1 + 3 * width): the page image as PNG rows"""
     words: list[WordRow] | None
     """None: no text layer"""
     flags: list[str]

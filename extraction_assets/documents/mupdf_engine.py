@@ -6,11 +6,11 @@ Annotations and form fields are drawn as a viewer shows them: hidden ones are no
 
 from __future__ import annotations
 
-import numpy as np
 import pymupdf
 from pymupdf import mupdf
 
-from extraction_assets.documents.engine import WHITE, Drawn, Unreadable, WordRow, is_flat, is_white, pad_white, text_layer
+from extraction_assets.documents.engine import Drawn, Unreadable, WordRow, is_flat, is_white, pad_white, text_layer
+from extraction_assets.documents.png import white_scanlines
 from extraction_assets.page_budget import PageBudget, PageGrid
 
 pymupdf.TOOLS.mupdf_display_errors(False)
@@ -68,12 +68,12 @@ class MuPdfDocument:
     def _draw(self, page: pymupdf.Page, grid: PageGrid) -> Drawn:
         # No separations (the null object): with an empty set of them, as pymupdf.Pixmap has, MuPDF simulates overprint, in
         # three times the time and with the very same pixels.
-        box = mupdf.FzIrect(0, 0, grid.width, grid.height)
-        inner = mupdf.fz_new_pixmap_with_bbox(mupdf.fz_device_rgb(), box, mupdf.FzSeparations(), 0)
-        mupdf.fz_clear_pixmap_with_value(inner, WHITE)
+        rows, pixels = white_scanlines(grid.height, grid.width)
+        samples = mupdf.python_mutable_buffer_data(memoryview(rows.reshape(-1))[1:])  # not owned: `rows` outlives `inner`
+        inner = mupdf.fz_new_pixmap_with_data(
+            mupdf.fz_device_rgb(), grid.width, grid.height, mupdf.FzSeparations(), 0, rows.strides[0], samples
+        )
         errors = self._run(page, mupdf.fz_new_draw_device(mupdf.FzMatrix(), inner), grid)
-        pixmap = pymupdf.Pixmap("raw", inner)
-        pixels = np.frombuffer(pixmap.samples_mv, np.uint8).reshape(grid.height, grid.width, 3).copy()
         pad_white(pixels, grid)
         flags = ["incomplete"] if errors else []
         if _has_warnings():
@@ -85,7 +85,7 @@ class MuPdfDocument:
         if _has_foreign_font(page):
             flags.append("font_not_embedded")
         words, word_flags = text_layer(self._words(page, grid), grid, blank)
-        return Drawn(pixels, words, flags + word_flags)
+        return Drawn(rows, words, flags + word_flags)
 
     def _run(self, page: pymupdf.Page, device: mupdf.FzDevice, grid: PageGrid) -> int:
         """Draw contents, annotations and form fields on a device; returns how many errors MuPDF skipped over."""

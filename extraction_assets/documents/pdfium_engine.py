@@ -9,13 +9,13 @@ import ctypes
 import math
 from typing import Any
 
-import numpy as np
 import pypdfium2
 import pypdfium2.raw as raw
 from pypdfium2.version import PDFIUM_INFO, PYPDFIUM_INFO
 
 from extraction_assets.documents.engine import Drawn, Unreadable, WordRow, is_flat, is_white, pad_white, text_layer
 from extraction_assets.documents.mupdf_engine import grid_of
+from extraction_assets.documents.png import white_scanlines
 from extraction_assets.page_budget import PageGrid
 
 NAME = f"pypdfium2 {PYPDFIUM_INFO.version} (pdfium {PDFIUM_INFO.build})"
@@ -55,7 +55,8 @@ class PdfiumDocument:
         raw.FPDF_RenderPageBitmap(bitmap, opened, *where)
         if opened.formenv:
             raw.FPDF_FFLDraw(opened.formenv, bitmap, opened, *where)
-        pixels = np.ascontiguousarray(bitmap.to_numpy()[:, :, :3])
+        rows, pixels = white_scanlines(grid.height, grid.width)
+        pixels[:] = bitmap.to_numpy()[:, :, :3]
         pad_white(pixels, grid)
         flags: list[str] = []
         blank = False
@@ -63,7 +64,7 @@ class PdfiumDocument:
             blank = is_white(pixels) and next(iter(opened.get_objects(max_depth=2)), None) is None
             flags.append("blank" if blank else "flat")
         words, word_flags = text_layer(_words(opened, grid), grid, blank)
-        return Drawn(pixels, words, flags + word_flags)
+        return Drawn(rows, words, flags + word_flags)
 
     def _page(self, page: int) -> Any:
         try:

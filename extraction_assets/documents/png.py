@@ -13,16 +13,34 @@ from typing import Any
 import numpy as np
 from zlib_ng import zlib_ng
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Scanlines = np.ndarray[Any, np.dtype[np.uint8]]
+
+_NO_FILTER = 0
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def encode_png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """PNG of an array (height, width, 3) of RGB bytes."""
+def white_scanlines(height: int, width: int) -> tuple[Scanlines, Pixels]:
+    """White rows as a PNG holds them, and the same memory as pixels (height, width, 3): what is drawn there needs no copy to be encoded."""
+    rows = np.full((height, 1 + 3 * width), 255, np.uint8)
+    rows[:, 0] = _NO_FILTER
+    return rows, rows[:, 1:].reshape(height, width, 3)
+
+
+def scanlines_of(pixels: Pixels) -> Scanlines:
+    """A copy of pixels (height, width, 3) as PNG rows."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"expected (height, width, 3) uint8, not {pixels.shape} {pixels.dtype}")
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # a row starts with its filter: 0, none
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = _NO_FILTER
     rows[:, 1:] = pixels.reshape(height, 3 * width)
+    return rows
+
+
+def encode_png(rows: Scanlines) -> bytes:
+    """PNG of rows (height, 1 + 3 * width): a filter byte, then RGB."""
+    height, width = rows.shape[0], rows.shape[1] // 3
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", zlib_ng.compress(rows.data, 1)), _chunk(b"IEND", b"")))
 

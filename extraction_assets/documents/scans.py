@@ -9,7 +9,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from extraction_assets.documents.engine import Drawn, Pixels, Unreadable, is_flat, is_white
+from extraction_assets.documents.engine import Drawn, Unreadable, is_flat, is_white
+from extraction_assets.documents.png import white_scanlines
 from extraction_assets.page_budget import PageBudget, PageGrid
 
 NAME = f"pillow {PIL.__version__}"
@@ -97,13 +98,13 @@ class Scan:
             raise Unreadable("out_of_memory", "needs more memory than a worker may have (render.memory_mb)") from None
         except Exception as error:
             raise Unreadable("damaged", f"cannot be decoded: {error}") from None
-        pixels: Pixels = np.full((grid.height, grid.width, 3), 255, np.uint8)
+        rows, pixels = white_scanlines(grid.height, grid.width)
         pixels[: grid.content_height, : grid.content_width] = np.asarray(picture)
         if is_flat(pixels, grid):
             if "incomplete" in flags:
                 raise Unreadable("damaged", "is cut off before anything that could be shown")
             flags.append("blank" if is_white(pixels) else "flat")
-        return Drawn(pixels, None, flags)
+        return Drawn(rows, None, flags)
 
     def _open(self) -> Image.Image:
         return Image.open(io.BytesIO(self._data), formats=_FORMATS)

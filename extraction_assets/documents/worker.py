@@ -164,7 +164,7 @@ class Worker:
         self._send_page(page, document, *first)
 
     def _send_page(self, page: int, document: OpenDocument, drawer: OpenDocument, grid: PageGrid, drawn: Drawn) -> None:
-        png = encode_png(drawn.pixels)
+        png = encode_png(drawn.scanlines)
         words = b"" if drawn.words is None else _spell(drawn.words)
         self._send(
             "page",

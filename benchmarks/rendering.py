@@ -1,0 +1,174 @@
+"""Pages a second from real PDFs to PNG page images: ours beside the peers that one would otherwise loop over the files.
+
+    python benchmarks/rendering.py [FOLDER] [--quick] [--json] [--documents N]
+
+FOLDER holds PDFs at any depth; default: $EXTRACTION_REALDATA/open. Ours is the product's whole way: warm sandboxed workers, page box and
+pixel cap looked at before a pixel is drawn, drawn onto the 32-px grid, damage and blank pages noticed, words of the text layer with their
+boxes, PNG by zlib-ng. Peers draw and write a lossless PNG and nothing else: PyMuPDF + Pillow, pypdfium2 + Pillow (default settings, one
+process), pdftoppm -png (a process a file, as it is used). The best of them is the peer. Each on one core, one after the other, file by
+file from memory; pdftoppm from the file. The median of the rounds is given.
+
+scaling_2_cores: pages/s of two workers over one. outside_raster_share: share of our time on one core in which nothing is rasterised
+(PyMuPDF's own rasterising of the same pages at the same dpi is taken off).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pymupdf
+import pypdfium2
+from PIL import Image
+from printing import Row, print_rows
+
+from extraction_assets.documents.drawing import DrawnPage, Source, draw_documents
+from extraction_assets.documents.sandbox import warm_sandbox
+from extraction_assets.settings import RenderSettings
+
+MOST_PAGES = 6
+"""a longer document would be most of the sample"""
+
+
+@dataclass(frozen=True)
+class Pdf:
+    path: Path
+    data: bytes
+    pages: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(os.environ.get("EXTRACTION_REALDATA", ".")) / "open")
+    parser.add_argument("--documents", type=int, default=60, help="a seeded sample of so many")
+    parser.add_argument("--quick", action="store_true", help="12 documents, 150 dpi, one round")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    pdfs = sample(arguments.folder, 12 if arguments.quick else arguments.documents)
+    if not pdfs:
+        parser.error(f"{arguments.folder}: no PDF in it or below; name a folder of PDFs, or set EXTRACTION_REALDATA")
+    rows = []
+    for dpi in (150,) if arguments.quick else (72, 100, 150, 200):
+        rows += measure(pdfs, dpi, 1 if arguments.quick else 3)
+    print_rows(rows, ("pymupdf", "pypdfium2", "pillow", "zlib-ng"), arguments.json)
+
+
+def sample(folder: Path, count: int) -> list[Pdf]:
+    paths = sorted(folder.rglob("*.pdf"))
+    random.Random(0).shuffle(paths)
+    found: list[Pdf] = []
+    for path in paths:
+        data = path.read_bytes()
+        with pymupdf.open(stream=data, filetype="pdf") as document:
+            if 1 <= document.page_count <= MOST_PAGES and not document.needs_pass:
+                found.append(Pdf(path, data, document.page_count))
+        if len(found) == count:
+            break
+    return found
+
+
+def measure(pdfs: list[Pdf], dpi: int, rounds: int) -> list[Row]:
+    pages = sum(pdf.pages for pdf in pdfs)
+    ways: dict[str, Callable[[], None]] = {
+        "ours": lambda: ours(pdfs, dpi, 1),
+        "PyMuPDF + Pillow": lambda: each(pdfs, dpi, pymupdf_page),
+        "pypdfium2 + Pillow": lambda: pypdfium_pages(pdfs, dpi),
+    }
+    if shutil.which("pdftoppm"):
+        ways["pdftoppm -png"] = lambda: poppler_pages(pdfs, dpi)
+    if dpi == 150:
+        ways["two"] = lambda: ours(pdfs, dpi, 2)
+        ways["raster"] = lambda: each(pdfs, dpi, raster)
+    ours(pdfs[:2], dpi, 2)  # workers start once in a run of the product: their imports are not a page's time
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - began)
+    speed = {name: pages / statistics.median(taken) for name, taken in seconds.items()}
+    peers = {name: value for name, value in speed.items() if name not in ("ours", "two", "raster")}
+    unit = f"pages a second on one core, of {pages} pages in {len(pdfs)} PDFs"
+    rows = [
+        Row(
+            f"pages_per_s_{dpi}dpi" if name == best(peers) else f"pages_per_s_{dpi}dpi beside {name}",
+            round(speed["ours"], 2),
+            unit,
+            "higher",
+            round(value, 2),
+            name,
+        )
+        for name, value in sorted(peers.items(), key=lambda item: -item[1])
+    ]
+    if dpi == 150:
+        rows.append(Row("scaling_2_cores", round(speed["two"] / speed["ours"], 3), "times the pages/s of one worker", "higher"))
+        rows.append(Row("outside_raster_share", round(1 - speed["ours"] / speed["raster"], 3), "of our time at 150 dpi", "lower"))
+    return rows
+
+
+def best(peers: dict[str, float]) -> str:
+    return max(peers, key=lambda name: peers[name])
+
+
+def ours(pdfs: list[Pdf], dpi: int, workers: int) -> None:
+    settings = RenderSettings(dpi=dpi, max_visual_tokens=16384)
+    drawn = 0
+    with warm_sandbox(settings, workers) as sandbox:
+        sources = (Source(str(number), lambda pdf=pdf: pdf.data) for number, pdf in enumerate(pdfs))
+        for _, source, item in draw_documents(sandbox, sources, settings):
+            if isinstance(item, DrawnPage):
+                drawn += 1
+            elif item.failures:
+                raise SystemExit(f"{pdfs[int(source.key)].path}: {item.failures[0].detail}")
+    if drawn != sum(pdf.pages for pdf in pdfs):
+        raise SystemExit(f"{drawn} pages drawn of {sum(pdf.pages for pdf in pdfs)}")
+
+
+def each(pdfs: list[Pdf], dpi: int, page: Callable[[pymupdf.Page, int], None]) -> None:
+    for pdf in pdfs:
+        with pymupdf.open(stream=pdf.data, filetype="pdf") as document:
+            for number in range(document.page_count):
+                page(document[number], dpi)
+
+
+def raster(page: pymupdf.Page, dpi: int) -> None:
+    page.get_pixmap(dpi=dpi)
+
+
+def pymupdf_page(page: pymupdf.Page, dpi: int) -> None:
+    drawn = page.get_pixmap(dpi=dpi)
+    write(Image.frombytes("RGB", (drawn.width, drawn.height), drawn.samples))
+
+
+def pypdfium_pages(pdfs: list[Pdf], dpi: int) -> None:
+    for pdf in pdfs:
+        document = pypdfium2.PdfDocument(pdf.data)
+        for page in document:
+            write(page.render(scale=dpi / 72).to_pil().convert("RGB"))
+        document.close()
+
+
+def write(image: Image.Image) -> None:
+    with tempfile.TemporaryFile() as file:
+        image.save(file, "PNG")
+
+
+def poppler_pages(pdfs: list[Pdf], dpi: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for pdf in pdfs:
+            subprocess.run(
+                ["pdftoppm", "-png", "-r", str(dpi), str(pdf.path), str(Path(folder) / "page")], check=True, stderr=subprocess.DEVNULL
+            )
+
+
+if __name__ == "__main__":
+    main()
