@@ -181,11 +181,17 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=5001)
     serve.add_argument("--page", action="store_true", help="also /page: drop a PDF or a picture, see what is read and where it stands")
+    serve.add_argument(
+        "--vllm", metavar="URL", help="vLLM's server on this machine holds the model (http://127.0.0.1:8000); bundles with merged weights"
+    )
 
     deploy = command("deploy", _deploy, "a bundle onto an Azure ML endpoint: as files for `az` (--out), or rolled out (--target)")
     way = deploy.add_mutually_exclusive_group(required=True)
     way.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for endpoint.yml, deployment.yml, Dockerfile, rollout.sh; deploys nothing"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for endpoint.yml, deployment.yml, rollout.sh and the container's files; deploys nothing",
     )
     way.add_argument("--target", choices=("fake", "azure"), help="azure: roll out there; fake: rehearse it on a stand-in on this machine")
     deploy.add_argument("--dry-run", action="store_true", help="with --target: the plan, what differs and the cost sheet; changes nothing")
@@ -449,7 +455,7 @@ def _print_documents(documents: list[dict[str, Any]], as_json: bool) -> None:
 def _serve(options: Any) -> None:
     from extraction_assets.commands import serve_command
 
-    serve_command(options.home, options.bundle, options.host, options.port, say, options.page)
+    serve_command(options.home, options.bundle, options.host, options.port, say, options.page, options.vllm)
 
 
 def _deploy(options: Any) -> int | None:

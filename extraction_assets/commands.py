@@ -380,11 +380,13 @@ def rollout_command(home: Home, bundle: Path | None, target: str, dry_run: bool,
     return roll_out(azure_service(settings), opened, settings, dry_run, say)
 
 
-def serve_command(home_folder: Path, bundle: Path | None, host: str, port: int, say: Say, page: bool = False) -> None:
-    """bundle: None is the home's latest."""
+def serve_command(
+    home_folder: Path, bundle: Path | None, host: str, port: int, say: Say, page: bool = False, vllm: str | None = None
+) -> None:
+    """bundle: None is the home's latest; vllm: where vLLM's server answers with the bundle's merged weights."""
     from extraction_assets.serving.supervisor import serve
 
-    serve(bundle or _bundle_folder(Home.open(home_folder)), host, port, say, page)
+    serve(bundle or _bundle_folder(Home.open(home_folder)), host, port, say, page, vllm)
 
 
 def document_answers(home: Home, pages: Sequence[dict[str, Any]], type_name: str | None) -> list[dict[str, Any]]:

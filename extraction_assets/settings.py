@@ -309,6 +309,11 @@ class DeploymentSettings(Section):
     instances: Annotated[int, Field(ge=1, le=50)] = 1
     image: str | None = None
     """REGISTRY/NAME@sha256:... of the container that the written Dockerfile builds"""
+    server: Literal["extraction", "azureml", "vllm"] = "extraction"
+    """what that container runs. extraction: `extraction serve`; azureml: score.py in Azure's own inference server; vllm: `extraction serve` in
+    front of vLLM, for GPUs (serving.weights: merged)"""
+    fp8: bool = False
+    """vllm alone: weights and activations in 8 bits, made as the server starts (on GPUs before Ada and Hopper the weights alone)"""
     auth: Literal["key", "aml_token", "aad_token"] = "aad_token"
     public: bool = False
     """reachable from the internet"""
@@ -327,6 +332,12 @@ class DeploymentSettings(Section):
     """day of that price list, YYYY-MM-DD"""
     price_source: str | None = None
     """where those prices stand"""
+
+    @model_validator(mode="after")
+    def _quantized_by_vllm(self) -> DeploymentSettings:
+        if self.fp8 and self.server != "vllm":
+            raise ValueError(f"fp8 needs server: vllm, not {self.server}")
+        return self
 
     @field_validator("price_date")
     @classmethod

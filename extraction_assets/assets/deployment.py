@@ -96,7 +96,7 @@ def _metadata(plan: "Plan", report: "Report") -> dict[str, Any]:
         "endpoint": report.endpoint,
         "deployment": report.deployment,
         "steps": dg.MetadataValue.md("\n".join(["| step | s | found |", "|---|---|---|", *map(_row, report.steps)])),
-        "traffic": dg.MetadataValue.json(report.traffic),
+        "traffic": dg.MetadataValue.json(report.traffic or {}),
         **({} if agreement is None else {"agreement": dg.MetadataValue.float(agreement)}),
         "plan": dg.MetadataValue.md("\n".join(f"{number}. {step}" for number, step in enumerate(plan.steps, 1))),
         "difference": dg.MetadataValue.md("```diff\n" + "\n".join(plan.diff) + "\n```"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from extraction_assets.serving.azure_specs import DOCKERFILE, checked_specs
+from extraction_assets.serving.azure_specs import checked_specs
 from extraction_assets.serving.bundle import Bundle
+from extraction_assets.serving.containers import container_files
 from extraction_assets.settings import DeploymentSettings
 from extraction_assets.store import write_atomically
 
@@ -25,7 +26,7 @@ if [ -n "${{OLD:-}}" ]; then
   echo "mirroring; look at the new deployment's errors and latencies, then press Enter" && read -r _
   az ml online-endpoint update --name {endpoint} --mirror-traffic "$NEW=0"
   az ml online-endpoint update --name {endpoint} --traffic "$OLD=90 $NEW=10"
-  echo "10 %; press Enter to go on, Ctrl-C and --traffic \"$OLD=100 $NEW=0\" to go back" && read -r _
+  echo "10 %; press Enter to go on, Ctrl-C and --traffic '$OLD=100 $NEW=0' to go back" && read -r _
   az ml online-endpoint update --name {endpoint} --traffic "$OLD=0 $NEW=100"
   az ml online-deployment delete --name "$OLD" --endpoint-name {endpoint} --yes
 else
@@ -35,13 +36,13 @@ fi
 
 
 def write_specs(bundle: Bundle, settings: DeploymentSettings, out: Path) -> list[Path]:
-    """endpoint.yml, deployment.yml, Dockerfile and rollout.sh in `out`. Raises InputError with all that is wrong; nothing is written then."""
+    """endpoint.yml, deployment.yml, the container's files and rollout.sh in `out`. Raises InputError with all that is wrong; nothing is written then."""
     specs = checked_specs(bundle, settings)
     rollout = _ROLLOUT.format(endpoint=settings.endpoint, new=specs.deployment["name"], mirror=settings.mirror)
     parts = {
         "endpoint.yml": yaml.safe_dump(specs.endpoint, sort_keys=False),
         "deployment.yml": yaml.safe_dump(specs.deployment, sort_keys=False),
-        "Dockerfile": DOCKERFILE,
+        **container_files(bundle, settings),
         "rollout.sh": rollout,
     }
     for name, text in parts.items():

@@ -13,11 +13,18 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from extraction_assets.errors import InputError
-from extraction_assets.serving.bundle import Bundle
+from extraction_assets.serving.bundle import ADAPTER, Bundle
 from extraction_assets.settings import DeploymentSettings
 
 PORT = 5001
 MODEL_MOUNT = "/bundle"
+_OURS = {"liveness_route": "/live", "readiness_route": "/ready", "scoring_route": "/score"}
+ROUTES: Mapping[str, Mapping[str, str]] = {
+    "extraction": _OURS,
+    "vllm": _OURS,
+    "azureml": {"liveness_route": "/", "readiness_route": "/", "scoring_route": "/score"},
+}
+"""by deployment.server; Azure's own server has no other path, and answers none before the model is there"""
 _SCHEMAS = "https://azuremlschemas.azureedge.net/latest/"
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 _IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?/[a-z0-9._/-]+@sha256:[0-9a-f]{64}")
@@ -67,6 +74,7 @@ def make_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
     # a 17 GB model is copied, read, and proves itself on the golden pages before it is ready
     start_s = max(60, round(120 + 30 * weights_gb))
     probe = {"period": 10, "timeout": 5, "success_threshold": 1}
+    start_probes = max(30, -(-start_s // probe["period"])) if settings.server == "azureml" else -(-start_s // probe["period"])
     endpoint = {
         "$schema": f"{_SCHEMAS}managedOnlineEndpoint.schema.json",
         "name": settings.endpoint,
@@ -84,11 +92,7 @@ def make_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
         "model_mount_path": MODEL_MOUNT,
         "environment": {
             "image": settings.image,
-            "inference_config": {
-                "liveness_route": {"port": PORT, "path": "/live"},
-                "readiness_route": {"port": PORT, "path": "/ready"},
-                "scoring_route": {"port": PORT, "path": "/score"},
-            },
+            "inference_config": {route: {"port": PORT, "path": path} for route, path in ROUTES[settings.server].items()},
         },
         "environment_variables": {"OMP_NUM_THREADS": "4"},
         "instance_type": settings.sku,
@@ -98,8 +102,8 @@ def make_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
             "max_concurrent_requests_per_instance": min(serving.waiting, 2 * bundle.manifest.decoding.batch_size),
             "max_queue_wait_ms": 500,
         },
-        "liveness_probe": {"initial_delay": 30, "failure_threshold": 30, **probe},
-        "readiness_probe": {"initial_delay": 30, "failure_threshold": -(-start_s // probe["period"]), **probe},
+        "liveness_probe": {"initial_delay": 30, "failure_threshold": start_probes if settings.server == "azureml" else 30, **probe},
+        "readiness_probe": {"initial_delay": 30, "failure_threshold": start_probes, **probe},
         # with Application Insights on, request and answer bodies are logged
         "app_insights_enabled": False,
         "egress_public_network_access": "disabled",
@@ -110,7 +114,12 @@ def make_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
 def checked_specs(bundle: Bundle, settings: DeploymentSettings) -> Specs:
     """make_specs, refused with all that is wrong (InputError)."""
     specs = make_specs(bundle, settings)
-    wrong = problems(specs, weight_bytes(bundle))
+    wrong = problems(specs, weight_bytes(bundle), settings.server)
+    sku = SKUS.get(settings.sku)
+    if settings.server == "vllm" and sku is not None and sku.gpu is None:
+        wrong.append(f"deployment.instance_type: found {settings.sku!r}, expected a GPU: server is vllm")
+    if settings.server == "vllm" and (bundle.folder / ADAPTER).is_dir():
+        wrong.append("bundle.weights: found 'adapter', expected 'merged': server is vllm (serving.weights: merged)")
     if wrong:
         raise InputError("deployment", "; ".join(wrong), do="Correct the section deployment: of settings.yaml")
     return specs
@@ -125,10 +134,10 @@ def needed_gib(weight_bytes: int) -> float:
     return round(weight_bytes * _ROOM / 2**30, 1)
 
 
-def problems(specs: Specs, bundle_bytes: int) -> list[str]:
+def problems(specs: Specs, bundle_bytes: int, server: str = "extraction") -> list[str]:
     """Everything that keeps these specs from working or from being safe, each with what would be right; [] is good.
 
-    bundle_bytes: size of the weights, to be held against the SKU's memory.
+    bundle_bytes: size of the weights, to be held against the SKU's memory; server: what the container runs.
     """
     found: list[str] = []
 
@@ -164,7 +173,7 @@ def problems(specs: Specs, bundle_bytes: int) -> list[str]:
     _traffic(endpoint, need)
     _machine(deployment, bundle_bytes, need)
     _requests(deployment, need)
-    _container(deployment, need)
+    _container(deployment, ROUTES[server], need)
     need(deployment.get("app_insights_enabled") is False, "deployment.app_insights_enabled", deployment.get("app_insights_enabled"), "false: it logs page and answer")  # fmt: skip
     egress = deployment.get("egress_public_network_access")
     need(egress == "disabled", "deployment.egress_public_network_access", egress, "disabled: the server fetches nothing")
@@ -225,7 +234,7 @@ def _requests(deployment: Mapping[str, Any], need: Any) -> None:
             need(_whole(value) and low <= value <= high, f"deployment.{name}.{key}", value, f"{low} to {high}")
 
 
-def _container(deployment: Mapping[str, Any], need: Any) -> None:
+def _container(deployment: Mapping[str, Any], routes: Mapping[str, str], need: Any) -> None:
     environment = _part(deployment, "environment")
     image = environment.get("image")
     need(
@@ -234,7 +243,7 @@ def _container(deployment: Mapping[str, Any], need: Any) -> None:
         image,
         "REGISTRY/NAME@sha256:...: a tag may be moved",
     )
-    for route, path in (("liveness_route", "/live"), ("readiness_route", "/ready"), ("scoring_route", "/score")):
+    for route, path in routes.items():
         given = _part(_part(environment, "inference_config"), route)
         need(given == {"port": PORT, "path": path}, f"deployment.environment.inference_config.{route}", given, f"port {PORT}, path {path}")
     model = _part(deployment, "model")
@@ -260,21 +269,3 @@ def _part(spec: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-DOCKERFILE = f"""\
-# The endpoint's container: `extraction serve` on a bundle that is mounted at {MODEL_MOUNT}. Build it with the wheel beside this file:
-#   pip wheel --no-deps -w . PATH-TO-extraction_assets && cp PATH-TO-extraction_assets/constraints.txt .
-#   docker build --build-arg BASE=python:3.11-slim@sha256:... -t REGISTRY/extraction-serve . && docker push REGISTRY/extraction-serve
-# Push prints the digest that deployment.image in settings.yaml wants. BASE has no default: name the digest that you trust.
-ARG BASE
-FROM ${{BASE}}
-RUN useradd --uid 1001 --create-home serve
-COPY constraints.txt extraction_assets-*.whl /tmp/
-RUN pip install --no-cache-dir "torch==$(sed -n 's/^torch==//p' /tmp/constraints.txt)" \\
- && pip install --no-cache-dir --constraint /tmp/constraints.txt /tmp/extraction_assets-*.whl \\
- && rm /tmp/constraints.txt /tmp/extraction_assets-*.whl
-USER 1001
-EXPOSE {PORT}
-ENTRYPOINT ["extraction", "serve", "--bundle", "{MODEL_MOUNT}", "--host", "0.0.0.0", "--port", "{PORT}"]
-"""

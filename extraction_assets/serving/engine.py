@@ -1,4 +1,4 @@
-"""The thread that answers: pages that wait together are decoded together, and the same page asked twice is answered once."""
+"""Who answers pages: pages that wait together are decoded together, and the same page asked twice is answered once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -31,7 +32,9 @@ class Answered:
 
 
 @dataclass
-class _Asked:
+class Asked:
+    """A page on its way."""
+
     prompt: PagePrompt
     key: str
     future: Future[Answered]
@@ -39,19 +42,15 @@ class _Asked:
     began: float = 0.0
 
 
-class Engine:
+class PageEngine(ABC):
     """Answers pages for one bundle. `ask` may be called from any thread."""
 
-    def __init__(self, bundle: Bundle, answerer: Answerer) -> None:
-        self.bundle, self._answerer = bundle, answerer
-        self._waiting: queue.Queue[_Asked | None] = queue.Queue()
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
         self._lock = threading.Lock()
         self._open: dict[str, Future[Answered]] = {}
         """by key: what waits or is being answered"""
         self._remembered: OrderedDict[str, Answered] = OrderedDict()
-        self._longest = self._longest_prompt()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
-        self._thread.start()
 
     def ask(self, page: GridPage, type_name: str) -> Future[Answered]:
         """The future fails with a ServingError. Raises ServingError (overloaded) where too many wait already."""
@@ -65,28 +64,72 @@ class Engine:
             if key in self._open:
                 return self._open[key]
             limit = self.bundle.manifest.serving.waiting
-            if self._waiting.qsize() >= limit:
+            if self._waits() >= limit:
                 raise ServingError("overloaded", f"{limit} requests wait already; ask again in a while")
             schema = self.bundle.schemas[type_name]
             prompt = PagePrompt(key, schema.instruction, page.png, page.width, page.height, schema=schema)
-            asked = _Asked(prompt, key, Future())
+            asked = Asked(prompt, key, Future())
             self._open[key] = asked.future
-            self._waiting.put(asked)
+            self._put(asked)
             return asked.future
 
+    @abstractmethod
     def close(self) -> None:
         """Answers what has begun, and no more."""
+
+    @abstractmethod
+    def _waits(self) -> int:
+        """Pages that nobody has begun yet. Called under the lock."""
+
+    @abstractmethod
+    def _put(self, asked: Asked) -> None:
+        """Have it answered; _settle follows from another thread. Called under the lock."""
+
+    def _settle(self, asked: Asked, answer: Answer | InputError | ServingError) -> None:
+        with self._lock:
+            del self._open[asked.key]
+            if isinstance(answer, Answer):
+                answered = Answered(answer, asked.began - asked.at)
+                self._remembered[asked.key] = answered
+                while len(self._remembered) > REMEMBERED:
+                    self._remembered.popitem(last=False)
+        if isinstance(answer, Answer):
+            asked.future.set_result(answered)
+        elif isinstance(answer, InputError):  # the page is on the grid and within the budget: it is the base that cannot take it
+            asked.future.set_exception(ServingError("image_too_large", "the page has more tokens than the model takes"))
+        else:
+            asked.future.set_exception(answer)
+
+
+class Engine(PageEngine):
+    """The model in this process: pages that wait together are decoded together."""
+
+    def __init__(self, bundle: Bundle, answerer: Answerer) -> None:
+        super().__init__(bundle)
+        self._answerer = answerer
+        self._waiting: queue.Queue[Asked | None] = queue.Queue()
+        self._longest = self._longest_prompt()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
         self._waiting.put(None)
         self._thread.join()
+
+    def _waits(self) -> int:
+        return self._waiting.qsize()
+
+    def _put(self, asked: Asked) -> None:
+        self._waiting.put(asked)
 
     # --- the answering thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         closing = False
         while not closing:
-            begun: dict[str, _Asked] = {}
+            begun: dict[str, Asked] = {}
 
-            def take(wait: bool, begun: dict[str, _Asked] = begun) -> PagePrompt | None:
+            def take(wait: bool, begun: dict[str, Asked] = begun) -> PagePrompt | None:
                 nonlocal closing
                 try:
                     asked = None if closing else self._waiting.get(block=wait)
@@ -109,21 +152,6 @@ class Engine:
         while not self._waiting.empty():
             if (left := self._waiting.get()) is not None:
                 self._settle(left, ServingError("not_ready", "the server is stopping"))
-
-    def _settle(self, asked: _Asked, answer: Answer | InputError | ServingError) -> None:
-        with self._lock:
-            del self._open[asked.key]
-            if isinstance(answer, Answer):
-                answered = Answered(answer, asked.began - asked.at)
-                self._remembered[asked.key] = answered
-                while len(self._remembered) > REMEMBERED:
-                    self._remembered.popitem(last=False)
-        if isinstance(answer, Answer):
-            asked.future.set_result(answered)
-        elif isinstance(answer, InputError):  # the page is on the grid and within the budget: it is the base that cannot take it
-            asked.future.set_exception(ServingError("image_too_large", "the page has more tokens than the model takes"))
-        else:
-            asked.future.set_exception(answer)
 
     def _longest_prompt(self) -> int:
         """Tokens of the longest prompt that the bundle's page budget and schemas allow."""

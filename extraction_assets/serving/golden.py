@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from extraction_assets.errors import InputError
 from extraction_assets.evaluation.strict_json import parse_answer
-from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.answers import Answer, PagePrompt
 from extraction_assets.serving.bundle import Bundle
+from extraction_assets.settings import DecodingSettings
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,13 @@ class GoldenCheck:
     """share of the golden answers' values that were given"""
 
 
-def check_golden(bundle: Bundle, answerer: Answerer) -> GoldenCheck:
+class Answers(Protocol):
+    """A model, wherever it runs (Answerer, VllmAnswerer)."""
+
+    def answer(self, pages: Sequence[PagePrompt], settings: DecodingSettings) -> list[Answer]: ...
+
+
+def check_golden(bundle: Bundle, answerer: Answers) -> GoldenCheck:
     """Raises InputError where fewer values agree than the bundle's golden_agreement asks for."""
     manifest = bundle.manifest
     answers = answerer.answer(bundle.prompts(), manifest.decoding)

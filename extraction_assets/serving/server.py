@@ -33,7 +33,7 @@ from extraction_assets.documents.rendering import RenderedPage, render_bytes
 from extraction_assets.serving import people
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import DOCUMENT_TYPE, GIVEN_ID, IMAGE_TYPES, REQUEST_ID, RETRY_AFTER_S, ServingError
-from extraction_assets.serving.engine import Answered, Engine
+from extraction_assets.serving.engine import Answered, PageEngine
 from extraction_assets.serving.openapi import openapi_document
 from extraction_assets.serving.page_image import GridPage, grid_page
 from extraction_assets.serving.scoring import Scoring, image_of, media_type
@@ -52,7 +52,7 @@ class Endpoint:
 
     def __init__(self, bundle: Bundle, with_page: bool = False) -> None:
         self.bundle, self._with_page = bundle, with_page
-        self.engine: Engine | None = None
+        self.engine: PageEngine | None = None
         self._scoring = Scoring(bundle)
         self._document = openapi_document(bundle)
         self._held = 0
@@ -106,7 +106,7 @@ class Endpoint:
     async def document(self, request: Request) -> Response:
         return await self._guarded(request, self._read_document)
 
-    async def _guarded(self, request: Request, answer: Callable[[Engine, Request], Awaitable[dict[str, Any]]]) -> Response:
+    async def _guarded(self, request: Request, answer: Callable[[PageEngine, Request], Awaitable[dict[str, Any]]]) -> Response:
         """The answer as JSON, or what went wrong with its code."""
         request.state.held = 0
         try:
@@ -130,7 +130,7 @@ class Endpoint:
 
     # --- one request -------------------------------------------------------------------------------------------------------
 
-    async def _answer(self, engine: Engine, request: Request) -> dict[str, Any]:
+    async def _answer(self, engine: PageEngine, request: Request) -> dict[str, Any]:
         began = time.perf_counter()
         data, type_name = await self._page(request)
         name = self._scoring.type_name(type_name)
@@ -142,7 +142,7 @@ class Endpoint:
         answered = await asyncio.shield(asyncio.wrap_future(future))
         return self._scoring.response(answered, name, 1000 * (drawn - began)).model_dump(mode="json", by_alias=True)
 
-    async def _read_document(self, engine: Engine, request: Request) -> dict[str, Any]:
+    async def _read_document(self, engine: PageEngine, request: Request) -> dict[str, Any]:
         name = self._scoring.type_name(request.query_params.get("type"))
         began = time.perf_counter()
         body = await self._body(request, self._scoring.most_bytes)

@@ -22,8 +22,8 @@ _SHORT_LIFE_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
 
-def serve(bundle: Path, host: str, port: int, say: Callable[[str], None], page: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT. port 0: any free one; page: also the page for people.
+def serve(bundle: Path, host: str, port: int, say: Callable[[str], None], page: bool = False, vllm: str | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. port 0: any free one; page: also the page for people; vllm: address of vLLM's server, which holds the model.
 
     Raises InputError: no bundle, a damaged one, the address is taken, or the worker refuses to serve it.
     """
@@ -53,6 +53,7 @@ def serve(bundle: Path, host: str, port: int, say: Callable[[str], None], page: 
                     str(bundle),
                     str(listening.fileno()),
                     *(["page"] if page else []),
+                    *([f"vllm={vllm}"] if vllm else []),
                 ]
                 # a session of its own: Ctrl-C in the terminal reaches this process, which lets the worker finish what it has begun
                 worker = subprocess.Popen(command, pass_fds=[listening.fileno()], stdin=subprocess.PIPE, start_new_session=True)

@@ -1,5 +1,5 @@
-"""The process that serves: `python -m extraction_assets.serving.worker BUNDLE FD [page]`, FD being a listening socket that its parent holds, stdin a pipe
-from that parent: it stops when the parent does.
+"""The process that serves: `python -m extraction_assets.serving.worker BUNDLE FD [page] [vllm=URL]`, FD being a listening socket that its parent holds, stdin
+a pipe from that parent: it stops when the parent does. vllm: the model runs in vLLM's server there.
 
 It listens at once (alive), loads and proves the model beside that (ready), and ends with REFUSED where the bundle cannot be served.
 """
@@ -16,10 +16,11 @@ import uvicorn
 
 from extraction_assets.errors import InputError
 from extraction_assets.serving.bundle import open_bundle
-from extraction_assets.serving.engine import Engine
+from extraction_assets.serving.engine import Engine, PageEngine
 from extraction_assets.serving.golden import check_golden
 from extraction_assets.serving.patience import PatientProtocol
 from extraction_assets.serving.server import Endpoint
+from extraction_assets.serving.vllm import VllmAnswerer, VllmEngine, uncalibrated
 
 REFUSED = 3
 """exit status: starting again would not help"""
@@ -32,8 +33,9 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     for chatty in ("httpx", "transformers", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    vllm = next((option.removeprefix("vllm=") for option in arguments[2:] if option.startswith("vllm=")), None)
     try:
-        bundle = open_bundle(folder)
+        bundle = open_bundle(folder) if vllm is None else uncalibrated(open_bundle(folder))
     except InputError as error:
         _log.error("%s", error)
         return REFUSED
@@ -57,8 +59,16 @@ def main(arguments: list[str]) -> int:
 
     def prepare() -> None:
         try:
-            answerer = bundle.load()
-            check = check_golden(bundle, answerer)
+            engine: PageEngine
+            if vllm is None:
+                answerer = bundle.load()
+                check = check_golden(bundle, answerer)
+                engine = Engine(bundle, answerer)
+            else:
+                remote = VllmAnswerer(vllm)
+                remote.wait_ready()
+                check = check_golden(bundle, remote)
+                engine = VllmEngine(bundle, remote)
         except InputError as error:
             refused.append(str(error))
             server.should_exit = True
@@ -66,7 +76,7 @@ def main(arguments: list[str]) -> int:
         except BaseException:  # a thread that dies in silence would leave the server unready for ever
             _log.exception("the model could not be loaded")
             os._exit(1)
-        endpoint.engine = Engine(bundle, answerer)
+        endpoint.engine = engine
         _log.info("ready: bundle %s, %d of %d golden pages answered to the byte", bundle.digest[:12], check.equal, check.pages)
 
     def follow_parent() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from extraction_assets.errors import InputError
-from extraction_assets.serving.azure_specs import DOCKERFILE, SKUS, Specs, make_specs, problems, weight_bytes
+from extraction_assets.serving.azure_specs import Specs, checked_specs, make_specs, problems, weight_bytes
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.settings import DeploymentSettings
 
@@ -122,11 +125,23 @@ def test_live_and_mirrored_at_once_is_refused(specs: Specs) -> None:
     assert problems(specs, GIB) == []
 
 
-def test_the_container_serves_the_mounted_bundle_as_nobody_special() -> None:
-    assert "USER 1001" in DOCKERFILE
-    assert '"serve", "--bundle", "/bundle"' in DOCKERFILE
-    assert "FROM ${BASE}" in DOCKERFILE
-    assert all(sku.gib > 0 for sku in SKUS.values())
+def test_each_server_has_the_routes_that_it_answers(bundle: Bundle) -> None:
+    """Azure's own server answers nothing before the model is there, so its liveness waits as long as readiness does."""
+    for server, ready in (("extraction", "/ready"), ("vllm", "/ready"), ("azureml", "/")):
+        made = make_specs(bundle, SETTINGS.model_copy(update={"server": server}))
+        assert made.deployment["environment"]["inference_config"]["readiness_route"]["path"] == ready
+        assert problems(made, weight_bytes(bundle), server) == []
+    assert made.deployment["liveness_probe"]["failure_threshold"] >= made.deployment["readiness_probe"]["failure_threshold"]
+    assert problems(made, weight_bytes(bundle), "extraction") != []
+
+
+def test_vllm_needs_a_gpu_and_merged_weights(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a GPU"):
+        checked_specs(bundle, SETTINGS.model_copy(update={"server": "vllm", "sku": "Standard_F16s_v2"}))
+    apart = dataclasses.replace(bundle, folder=Path(shutil.copytree(bundle.folder, tmp_path / "copy")))
+    (apart.folder / "adapter").mkdir()
+    with pytest.raises(InputError, match=r"serving\.weights: merged"):
+        checked_specs(apart, SETTINGS.model_copy(update={"server": "vllm"}))
 
 
 def test_deploy_writes_what_az_takes_or_says_what_is_wrong(bundle: Bundle, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
