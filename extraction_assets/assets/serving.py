@@ -83,7 +83,7 @@ def endpoint_deployment(context: dg.AssetExecutionContext, home: HomeResource) -
     metadata = {
         "outcome": report.outcome,
         "steps": dg.MetadataValue.md(markdown_table(["step", "seconds", "found"], [_step_row(step) for step in report.steps])),
-        "traffic": dg.MetadataValue.json(report.traffic),
+        "traffic": dg.MetadataValue.json(report.traffic or {}),
         "plan": dg.MetadataValue.md("```\n" + "\n".join(plan.lines()) + "\n```"),
     }
     if report.failed:
