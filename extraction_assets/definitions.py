@@ -59,5 +59,4 @@ def _graph_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
         *training.training_assets(automation),
         *evaluation.evaluation_assets(automation),
         serving.serving_bundle,
-        serving.endpoint_deployment,
     ]

@@ -297,10 +297,8 @@ class ServingSettings(Section):
 
 
 class DeploymentSettings(Section):
-    """The endpoint on Azure ML: what `extraction deploy` writes, and where the asset `endpoint_deployment` rolls each new bundle out."""
+    """The endpoint on Azure ML: what `extraction deploy` writes. Part of no digest."""
 
-    target: Literal["none", "fake", "azure"] = "none"
-    """what endpoint_deployment does with a new bundle: nothing; rehearse its rollout on this machine; roll it out on Azure ML, unattended"""
     endpoint: str = "extraction"
     sku: str = "Standard_NV36ads_A10_v5"
     instances: Annotated[int, Field(ge=1, le=50)] = 1

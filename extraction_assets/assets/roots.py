@@ -17,7 +17,6 @@ _WHAT = {
     "decoding_settings": "How answers are generated.",
     "evaluation_settings": "Scores, intervals and the gate.",
     "serving_settings": "What a bundle holds, and the endpoint's limits.",
-    "deployment_settings": "Where a new bundle is rolled out, and how.",
 }
 
 

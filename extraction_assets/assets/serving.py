@@ -1,23 +1,18 @@
-"""Stage 6: the champion as a bundle that an endpoint can serve, and that bundle on its endpoint."""
+"""Stage 6: the champion as a bundle that an endpoint can serve."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from extraction_assets.assets.conditions import on_change
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.report_source import split_records, split_schemas
-from extraction_assets.assets.tables import markdown_table
 from extraction_assets.assets.training import TRAINING_POOL
 from extraction_assets.dataset.records import CLEAN
 from extraction_assets.evaluation.calibration import Routing
-from extraction_assets.settings import DecodingSettings, DeploymentSettings, RenderSettings, ServingSettings
+from extraction_assets.settings import DecodingSettings, RenderSettings, ServingSettings
 from extraction_assets.store import Store, digest_of
-
-if TYPE_CHECKING:
-    from extraction_assets.serving.rollout import Plan, Report
 
 BUNDLE_CODE = "1"
 
@@ -59,54 +54,6 @@ def serving_bundle(context: dg.AssetExecutionContext, home: HomeResource) -> dg.
             "serve": dg.MetadataValue.md(f"`extraction --home {run.home.root} serve`"),
         },
     )
-
-
-@dg.asset(
-    group_name="serving",
-    deps=["serving_bundle", "deployment_settings"],
-    automation_condition=on_change(),
-    description="The bundle on its endpoint, as `deployment.target` says: none (nothing is rolled out), fake (the rollout rehearsed on this "
-    "machine: never called deployed) or azure (created at 0 %, smoke-tested, mirrored, 10 %, 100 %). A failed rollout fails this asset and "
-    "leaves traffic as it was.",
-    owners=OWNERS,
-    kinds={"azure"},
-    code_version="1",
-)
-def endpoint_deployment(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:
-    run = Materialization(context, home)
-    settings = DeploymentSettings.from_json(run.read("deployment_settings"))
-    bundle = run.read("serving_bundle")["bundle"]
-    if settings.target == "none" or bundle is None:
-        why = "deployment.target is none" if bundle else "there is no bundle yet"
-        return run.finish({"target": settings.target, "outcome": "none", "bundle": None}, {"outcome": f"none: {why}"})
-    plan, report = _roll_out(run, bundle, settings)
-    metadata = {
-        "outcome": report.outcome,
-        "steps": dg.MetadataValue.md(markdown_table(["step", "seconds", "found"], [_step_row(step) for step in report.steps])),
-        "traffic": dg.MetadataValue.json(report.traffic or {}),
-        "plan": dg.MetadataValue.md("```\n" + "\n".join(plan.lines()) + "\n```"),
-    }
-    if report.failed:
-        left = f" Not set back: {'; '.join(report.left)}." if report.left else " Traffic is as it was."
-        raise dg.Failure(f"endpoint {report.endpoint}: {report.outcome}: {report.failed}.{left}", metadata, allow_retries=False)
-    value = {name: getattr(report, name) for name in ("target", "outcome", "endpoint", "deployment", "bundle", "traffic")}
-    return run.finish(value, metadata)
-
-
-def _roll_out(run: Materialization, bundle: str, settings: DeploymentSettings) -> "tuple[Plan, Report]":
-    from extraction_assets.serving.azure_service import azure_service  # torch, by way of the bundle
-    from extraction_assets.serving.bundle import open_bundle
-    from extraction_assets.serving.rollout import rehearse, roll_out
-
-    opened = open_bundle(run.store.folder(bundle))
-    if settings.target == "fake":
-        return rehearse(opened, settings, False, run.context.log.info)
-    return roll_out(azure_service(settings), opened, settings, False, run.context.log.info)
-
-
-def _step_row(step: Mapping[str, Any]) -> tuple[str, float, str]:
-    found = {name: value for name, value in step.items() if name not in ("step", "seconds")}
-    return step["step"], step["seconds"], ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 def _build(run: Materialization, folder: Path, champion: dict[str, Any]) -> None:

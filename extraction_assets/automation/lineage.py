@@ -97,16 +97,10 @@ def _bundle(record: Record, wanted: str) -> Chain | None:
     if not value or not value["bundle"]:
         return None
     sealed = record.home.store.folder_path(value["bundle"]) / BUNDLE_SEAL
-    seal = sealed.read_text(encoding="ascii").strip() if sealed.is_file() else ""
-    names = [value["bundle"], seal]
-    deployed = record.latest_value("endpoint_deployment")
-    links = [("champion adapter", value["adapter"])]
-    if deployed and deployed["bundle"] and deployed["bundle"] == seal:
-        names.append(deployed["deployment"])
-        links.insert(0, ("endpoint", f"{deployed['endpoint']}, deployment {deployed['deployment']}: {deployed['outcome']}"))
+    names = [value["bundle"], sealed.read_text(encoding="ascii").strip() if sealed.is_file() else ""]
     if not any(name.startswith(wanted) for name in names if name):
         return None
-    chain = Chain("bundle", value["bundle"], links)
+    chain = Chain("bundle", value["bundle"], [("champion adapter", value["adapter"])])
     if (adapter := _adapter(record, value["adapter"])) is not None:
         chain.links += adapter.links
         chain.documents = adapter.documents

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 import yaml
 from starlette.testclient import TestClient
@@ -97,51 +96,10 @@ def test_another_limit_makes_another_bundle_and_trains_nothing(served: tuple[Hom
     edit_settings(home, lambda values: values.update(serving={"waiting": 7}))
     with open_instance(home) as instance:
         ran = {row.asset for row in update(build_definitions(home), instance, home).ran}
-    assert ran == {"serving_settings", "serving_bundle", "endpoint_deployment"}
+    assert ran == {"serving_settings", "serving_bundle"}
     after = latest(home, "serving_bundle")
     assert (after["adapter"], after["bundle"] == before["bundle"]) == (before["adapter"], False)
     assert json.loads((home.store.folder(after["bundle"]) / "manifest.json").read_text())["serving"]["waiting"] == 7
-
-
-IMAGE = "registry.azurecr.io/extraction@sha256:" + 64 * "a"
-
-
-@pytest.mark.slow
-def test_the_deployment_follows_its_setting_and_a_rehearsal_never_says_deployed(served: tuple[Home, TestClient]) -> None:
-    home, _ = served
-    assert latest(home, "endpoint_deployment") == {"target": "none", "outcome": "none", "bundle": None}
-    edit_settings(home, lambda values: values.update(deployment={"target": "fake", "image": IMAGE, "auth": "key"}))
-    with open_instance(home) as instance:
-        walk = update(build_definitions(home), instance, home)
-        event = instance.get_latest_materialization_event(dg.AssetKey("endpoint_deployment"))
-    assert not walk.failures
-    assert {row.asset for row in walk.ran} == {"deployment_settings", "endpoint_deployment"}
-    made = latest(home, "endpoint_deployment")
-    assert (made["target"], made["outcome"]) == ("fake", "rehearsed")
-    assert made["traffic"] == {made["deployment"]: 100}
-    assert event is not None
-    assert event.asset_materialization is not None
-    shown = event.asset_materialization.metadata
-    assert "agreement 1.0" in str(shown["steps"].value)
-    assert "deployed" not in {str(entry.value) for entry in shown.values()}
-    chain = lineage_command(home, made["deployment"])
-    assert chain.kind == "bundle"
-    assert ("endpoint", f"extraction, deployment {made['deployment']}: rehearsed") in chain.links
-
-
-@pytest.mark.slow
-def test_a_rollout_that_fails_fails_the_asset_and_says_why(served: tuple[Home, TestClient], monkeypatch: pytest.MonkeyPatch) -> None:
-    home, _ = served
-    before = latest(home, "endpoint_deployment")
-    monkeypatch.setattr("extraction_assets.serving.rollout.agreement", lambda *_: 0.5)
-    edit_settings(home, lambda values: values.update(deployment={"target": "fake", "image": IMAGE, "auth": "key", "mirror": 10}))
-    with open_instance(home) as instance:
-        walk = update(build_definitions(home), instance, home)
-    (failure,) = walk.failures
-    assert "rolled back: smoke: " in failure
-    assert "0.500 of the golden values" in failure
-    assert "Traffic is as it was" in failure
-    assert latest(home, "endpoint_deployment") == before
 
 
 def test_without_a_bundle_serve_says_what_to_run(tmp_path: Path) -> None:

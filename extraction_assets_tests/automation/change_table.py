@@ -76,10 +76,6 @@ def _decoding(home: Home) -> None:
     edit_settings(home, lambda values: values["decoding"].update(max_output_tokens=9))
 
 
-def _deployment(home: Home) -> None:
-    edit_settings(home, lambda values: values.update(deployment={"mirror": 15}))
-
-
 def _serving(home: Home) -> None:
     edit_settings(home, lambda values: values.setdefault("serving", {}).update(waiting=9))
 
@@ -148,7 +144,6 @@ CHANGE_TABLE = [
     Row("evaluation", _evaluation, lambda vendors: once("evaluation_settings", "eval_report", "champion_adapter")),
     Row("decoding", _decoding, lambda vendors: once("decoding_settings", "predictions", "eval_report", "champion_adapter")),
     Row("serving", _serving, lambda vendors: once("serving_settings")),
-    Row("deployment", _deployment, lambda vendors: once("deployment_settings", "endpoint_deployment")),
     Row(
         "one new PDF of one vendor",
         _new_pdf,

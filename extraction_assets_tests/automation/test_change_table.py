@@ -42,7 +42,7 @@ def run_change_table(record: Record, settle: Engine, simulated: bool = False) ->
         row.change(home)
         ran, expected = settle(), row.runs(Observation.of(home).vendors)
         if bundle_inputs() != before:  # whether there is another champion is the gate's decision
-            expected |= once("serving_bundle", "endpoint_deployment")
+            expected |= once("serving_bundle")
         if ran != expected:
             wrong.append(f"{row.event}: ran needlessly {sorted(ran - expected, key=str)}, did not run {sorted(expected - ran, key=str)}")
     assert not wrong, "\n".join(wrong)
