@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from extraction_assets.assets import dataset, evaluation, pages, roots, serving, sources, training
+from extraction_assets.assets import dataset, deployment, evaluation, pages, roots, serving, sources, training
 from extraction_assets.assets.materialization import HomeResource
 from extraction_assets.automation.sensors import failure_sensor, heal_schedule, outside_sensor
 from extraction_assets.home import Home
@@ -13,8 +13,9 @@ from extraction_assets.settings import AutomationSettings
 
 def build_definitions(home: Home) -> dg.Definitions:
     """The graph on one home. Raises InputError where its settings.yaml cannot be used."""
-    automation = home.settings().automation
-    assets = [*_graph_assets(automation)]
+    settings = home.settings()
+    automation = settings.automation
+    assets = [*_graph_assets(automation), deployment.endpoint_deployment(settings.deployment)]
     roots_job = dg.define_asset_job("roots", dg.AssetSelection.groups("settings", "sources") | dg.AssetSelection.assets("base_model"))
     everything = dg.define_asset_job("everything", dg.AssetSelection.all())
     return dg.Definitions(

@@ -35,6 +35,7 @@ SETTINGS_ROOTS: dict[str, str] = {
     "decoding_settings": "decoding",
     "evaluation_settings": "evaluation",
     "serving_settings": "serving",
+    "deployment_settings": "deployment",
 }
 """root asset -> section of settings.yaml"""
 

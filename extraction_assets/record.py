@@ -32,6 +32,9 @@ PROCESS_TAG = "extraction/process"
 
 DECISION = "decision"
 """metadata of champion_adapter: its whole value"""
+ATTENDED_TAG = "extraction/attended"
+"""on an asset that never runs unattended; BY_NAME: nor in an `update` that does not name it"""
+BY_NAME = "by_name"
 TOGETHER_TAG = "extraction/together"
 """assets with the same value are asked for together: half a dataset is none"""
 
@@ -65,6 +68,8 @@ class Shape:
     """names of checks that must have passed before anything below may run"""
     together: Mapping[str, str]
     """asset -> value of its TOGETHER_TAG"""
+    attended: Mapping[str, str]
+    """asset -> value of its ATTENDED_TAG"""
 
     @classmethod
     def of(cls, graph: AssetGraph) -> Shape:
@@ -79,6 +84,7 @@ class Shape:
             code={name: node.code_version or "" for name, node in nodes.items()},
             blocking_checks=_blocking_checks(graph),
             together={name: node.tags[TOGETHER_TAG] for name, node in nodes.items() if TOGETHER_TAG in node.tags},
+            attended={name: node.tags[ATTENDED_TAG] for name, node in nodes.items() if ATTENDED_TAG in node.tags},
         )
 
     def inputs(self, asset: str, partition: Partition, vendors: Iterable[str]) -> list[tuple[str, Partition]]:

@@ -297,8 +297,13 @@ class ServingSettings(Section):
 
 
 class DeploymentSettings(Section):
-    """The endpoint on Azure ML: what `extraction deploy` writes. Part of no digest."""
+    """The endpoint on Azure ML: what `extraction deploy` writes and endpoint_deployment does. Below these, endpoint_deployment alone."""
 
+    target: Literal["none", "fake", "azure"] = "none"
+    """what endpoint_deployment does with a bundle. none: nothing; fake: rehearses the rollout on this machine; azure: rolls it out"""
+    automatic: bool = False
+    """endpoint_deployment runs by itself when the bundle or this section changes. False: Azure is touched only where somebody asks for that
+    asset by its name, and under the daemon it never runs"""
     endpoint: str = "extraction"
     sku: str = "Standard_NV36ads_A10_v5"
     instances: Annotated[int, Field(ge=1, le=50)] = 1

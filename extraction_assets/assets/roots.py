@@ -17,6 +17,7 @@ _WHAT = {
     "decoding_settings": "How answers are generated.",
     "evaluation_settings": "Scores, intervals and the gate.",
     "serving_settings": "What a bundle holds, and the endpoint's limits.",
+    "deployment_settings": "Where the endpoint stands, and how it gets there.",
 }
 
 

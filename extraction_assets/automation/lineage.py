@@ -1,6 +1,6 @@
 """`extraction lineage`: from anything that was made back to the very PDFs and labels.
 
-Walks the latest record of the home: bundle -> adapter -> plan -> splits -> examples -> page images -> documents -> files in landing/.
+Walks the latest record of the home: deployment -> bundle -> adapter -> plan -> splits -> examples -> page images -> documents -> files in landing/.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class Chain:
 
 
 def trace(record: Record, what: str) -> Chain:
-    """The chain of a digest (a bundle, an adapter, a split's JSONL, a page image, a document, an example id; 6 characters are enough) or of a path."""
+    """The chain of a deployment's name, of a digest (a bundle, an adapter, a split's JSONL, a page image, a document, an example id; 6 characters are enough) or of a path."""
     wanted = _as_digest(what)
-    for find in (_bundle, _adapter, _split, _example_or_page, _document):
+    for find in (_deployment, _bundle, _adapter, _split, _example_or_page, _document):
         chain = find(record, wanted)
         if chain is not None:
             return chain
     raise InputError(
         what,
         "is nothing that this home made or holds",
-        "the digest or path of a bundle, an adapter, a split, a page image or a document, or an example id",
+        "the name of the last deployment, the digest or path of a bundle, an adapter, a split, a page image or a document, or an example id",
         f"Home: {record.home.root}",
     )
 
@@ -90,6 +90,24 @@ def _as_digest(what: str) -> str:
 
 def _is_digest(name: str) -> bool:
     return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def _deployment(record: Record, wanted: str) -> Chain | None:
+    """By its name, by the endpoint's, or by the asset's data version. A rehearsal is found too, and named one."""
+    value = record.latest_value("endpoint_deployment")
+    if not value or "deployment" not in value:
+        return None
+    version = record.latest_versions("endpoint_deployment", False)[None]
+    if wanted not in (value["deployment"], value["endpoint"].lower()) and not version.startswith(wanted):
+        return None
+    chain = Chain(
+        "deployment", version, [(f"{value['target']} endpoint", f"{value['endpoint']} {value['deployment']}: {value['outcome']}")]
+    )
+    chain.links += [("bundle", value["bundle"]), ("champion adapter", value["adapter"])]  # that very one, also where a newer one is made
+    if (adapter := _adapter(record, value["adapter"])) is not None:
+        chain.links += adapter.links
+        chain.documents = adapter.documents
+    return chain
 
 
 def _bundle(record: Record, wanted: str) -> Chain | None:

@@ -132,7 +132,7 @@ def failed_partitions(instance: dg.DagsterInstance, planner: Planner) -> list[St
     statuses = [status for status in planner.status() if status.state != "fresh" and status.direct]
     failed = []
     for status in statuses:
-        if any(planner.failed_checks(parent) for parent in planner.shape.parents[status.asset]):
+        if status.asset in planner.shape.attended or any(planner.failed_checks(parent) for parent in planner.shape.parents[status.asset]):
             continue
         run = _last_attempt(instance, status)
         if run is not None and run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):

@@ -21,7 +21,7 @@ from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
-from extraction_assets.record import PROCESS_TAG, VENDORS, Partition, is_alive, label, process_identity
+from extraction_assets.record import BY_NAME, PROCESS_TAG, VENDORS, Partition, is_alive, label, process_identity
 
 LOCK_SECONDS = 24 * 3600
 
@@ -99,6 +99,10 @@ def walk(
     blocked: list[str] = []
     unusable: set[tuple[str, Partition]] = set()
     wanted = planner.upward(to)
+    for asset in [name for name, how in planner.shape.attended.items() if how == BY_NAME] if to is None else ():
+        wanted.remove(asset)
+        if planner.work(asset):
+            say(f"{asset} waits to be asked for: `update --to {asset}`")
     for asset in wanted:
         below_failure = {
             partition

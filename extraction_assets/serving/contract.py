@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
@@ -12,6 +13,9 @@ IMAGE_TYPES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 """media types that a page may come as -> Pillow's format"""
 REQUEST_ID = "x-request-id"
 DOCUMENT_TYPE = "x-document-type"
+GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+"""a caller's request id that is taken over"""
+RETRY_AFTER_S = 2
 
 
 class _Model(BaseModel):

@@ -16,7 +16,7 @@ VENDOR_CHAIN = ("raw_documents", "document_labels", "target_schema", "page_image
 SPLITS = ("split_assignment", "train_split", "val_split", "test_split")
 LEARNING = ("training_plan", "lora_adapter", "predictions", "eval_report", "champion_adapter")
 BUNDLE_INPUTS = ("champion_adapter", "base_model", "render_settings", "decoding_settings", "serving_settings")
-"""serving_bundle runs if and only if one of these has another version; no row names it"""
+"""serving_bundle runs if and only if one of these has another version, endpoint_deployment if it has: no row names them for that"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,10 @@ def _decoding(home: Home) -> None:
 
 def _serving(home: Home) -> None:
     edit_settings(home, lambda values: values.setdefault("serving", {}).update(waiting=9))
+
+
+def _deployment(home: Home) -> None:
+    edit_settings(home, lambda values: values["deployment"].update(instances=2))
 
 
 def _touch(home: Home) -> None:
@@ -144,6 +148,7 @@ CHANGE_TABLE = [
     Row("evaluation", _evaluation, lambda vendors: once("evaluation_settings", "eval_report", "champion_adapter")),
     Row("decoding", _decoding, lambda vendors: once("decoding_settings", "predictions", "eval_report", "champion_adapter")),
     Row("serving", _serving, lambda vendors: once("serving_settings")),
+    Row("deployment", _deployment, lambda vendors: once("deployment_settings", "endpoint_deployment")),
     Row(
         "one new PDF of one vendor",
         _new_pdf,

@@ -20,10 +20,16 @@ from extraction_assets.home import Home
 from extraction_assets.observation import ROOTS, Observation
 from extraction_assets.record import Provenance, Record, label
 from extraction_assets_tests.automation.change_table import BUNDLE_INPUTS, CHANGE_TABLE, Ran, once
-from extraction_assets_tests.homes import make_home
+from extraction_assets_tests.homes import edit_settings, make_home
 
 THREE_VENDORS = {"invoice/acme": 5, "invoice/bolt & co": 3, "receipt/corner": 4}
 Engine = Callable[[], Ran]
+
+
+def automatic(home: Home) -> Home:
+    """With a deployment that runs by itself: what it does, nothing, the table does not ask."""
+    edit_settings(home, lambda values: values.update(deployment={"automatic": True}))
+    return home
 
 
 def run_change_table(record: Record, settle: Engine, simulated: bool = False) -> None:
@@ -35,14 +41,19 @@ def run_change_table(record: Record, settle: Engine, simulated: bool = False) ->
     def bundle_inputs() -> list[str]:
         return [record.latest_versions(name, False)[None] for name in BUNDLE_INPUTS]
 
+    def bundle() -> str:
+        return record.latest_versions("serving_bundle", False)[None]
+
     for row in CHANGE_TABLE:
         if simulated and row.real_work:
             continue
-        before = bundle_inputs()
+        before, bundle_before = bundle_inputs(), bundle()
         row.change(home)
         ran, expected = settle(), row.runs(Observation.of(home).vendors)
         if bundle_inputs() != before:  # whether there is another champion is the gate's decision
             expected |= once("serving_bundle")
+        if bundle() != bundle_before:
+            expected |= once("endpoint_deployment")
         if ran != expected:
             wrong.append(f"{row.event}: ran needlessly {sorted(ran - expected, key=str)}, did not run {sorted(expected - ran, key=str)}")
     assert not wrong, "\n".join(wrong)
@@ -50,7 +61,7 @@ def run_change_table(record: Record, settle: Engine, simulated: bool = False) ->
 
 @pytest.mark.slow
 def test_the_planner_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home", THREE_VENDORS)
+    home = automatic(make_home(tmp_path / "home", THREE_VENDORS))
     with open_instance(home) as instance:
 
         def settle() -> Ran:
@@ -63,7 +74,7 @@ def test_the_planner_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_declarative_automation_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home", THREE_VENDORS)
+    home = automatic(make_home(tmp_path / "home", THREE_VENDORS))
     with open_instance(home) as instance:
         nights = Nights(home, instance)
         run_change_table(Record(instance, home), nights.settle)
@@ -150,6 +161,7 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Record, Engine]]:
     """120 vendors with real landing files, real settings, a real event log; the work itself is replaced by the digest of its inputs."""
     vendors = {f"invoice/vendor {number:03d}": 1 for number in range(80)} | {f"receipt/vendor {number:03d}": 1 for number in range(38)}
     home = make_home(tmp_path / "home", {**vendors, "invoice/acme": 1, "receipt/corner": 1})
+    automatic(home)
     definitions = build_definitions(home)
     with open_instance(home) as instance:
 

@@ -22,7 +22,8 @@ from extraction_assets.serving import server as server_module
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import ERRORS
 from extraction_assets.serving.engine import Engine
-from extraction_assets.serving.server import Endpoint, decide
+from extraction_assets.serving.scoring import decide
+from extraction_assets.serving.server import Endpoint
 from extraction_assets_tests.model.pages import page_png
 from extraction_assets_tests.serving.conftest import make_bundle
 
