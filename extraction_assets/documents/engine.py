@@ -32,6 +32,11 @@ class Drawn:
     """None: no text layer"""
     flags: list[str]
 
+    @property
+    def pixels(self) -> Pixels:
+        """(height, width, 3) RGB, the same memory"""
+        return self.scanlines[:, 1:].reshape(len(self.scanlines), -1, 3)
+
 
 class OpenDocument(Protocol):
     """A document that an engine has opened. Pages count from 0; sizes are pt for PDFs, px for scans, after rotation."""

@@ -69,7 +69,7 @@ class MuPdfDocument:
         # No separations (the null object): with an empty set of them, as pymupdf.Pixmap has, MuPDF simulates overprint, in
         # three times the time and with the very same pixels.
         rows, pixels = white_scanlines(grid.height, grid.width)
-        samples = mupdf.python_mutable_buffer_data(memoryview(rows.reshape(-1))[1:])  # not owned: `rows` outlives `inner`
+        samples = mupdf.python_mutable_buffer_data(rows.reshape(-1).data[1:])  # not owned: `rows` outlives `inner`
         inner = mupdf.fz_new_pixmap_with_data(
             mupdf.fz_device_rgb(), grid.width, grid.height, mupdf.FzSeparations(), 0, rows.strides[0], samples
         )
