@@ -93,7 +93,9 @@ class NegativeSettings(Section):
     noisy: Share = 0.25
     """scan noise: blur, speckle, uneven light, JPEG"""
     missing_field: Share = 0.25
-    """one field's words erased, its target null"""
+    """a field's words erased, its target null"""
+    missing_at_once: Annotated[int, Field(ge=1, le=16)] = 1
+    """fields erased from such a page, at most; how many is drawn. More of them teach more of null with as many pages"""
     blank: Share = 0.02
     """an empty page: all null"""
     foreign: Share = 0.03

@@ -119,6 +119,7 @@ def _key(job: _Job, settings: NegativeSettings) -> str:
         matters += [settings.max_angle, settings.quarter_turns]
     if job.kind == "missing_field":
         matters += [{pointer: [list(box) for box in boxes] for pointer, boxes in target.value_boxes.items()}, target.text]
+        matters += [settings.missing_at_once] if settings.missing_at_once > 1 else []
     size = [page.width, page.height, page.content_width, page.content_height, page.dpi]
     return digest_of([target.image, target.target, job.kind, matters, size, CODE_VERSION])
 
@@ -139,7 +140,7 @@ def _make(job: _Job, store: Store, settings: NegativeSettings) -> tuple[Pixels, 
         content, what = foreign_page(width, height, dpi, rng)
         spelled = _emptied(spelled)
     elif job.kind == "missing_field":
-        erased = _erase_a_field(target, store, rng)
+        erased = _erase_fields(target, store, settings.missing_at_once, rng)
         if erased is None:
             return None
         content, what, spelled = erased
@@ -165,12 +166,14 @@ def _rotate(content: Pixels, dpi: float, settings: NegativeSettings, rng: Random
     return content, f"skewed by {angle:+.2f} degrees", round(dpi * scale, 2)
 
 
-def _erase_a_field(target: PageTarget, store: Store, rng: Random) -> tuple[Pixels, str, str] | None:
+def _erase_fields(target: PageTarget, store: Store, at_most: int, rng: Random) -> tuple[Pixels, str, str] | None:
     value = json.loads(target.target)
     groups = erasable_fields(target.value_boxes, value)
     if not groups:
         return None
-    group = rng.choice(groups)
+    # one field alone is chosen as it always was: what was made before stays as it is
+    chosen = [rng.choice(groups)] if at_most == 1 else rng.sample(groups, rng.randint(1, min(at_most, len(groups))))
+    group = sorted({pointer for one in chosen for pointer in one})
     words = PageText.model_validate(store.read_json(target.text)).words if target.text else ()
     pixels = _pixels(store, target.image).copy()
     erase(pixels, [box for pointer in group for box in target.value_boxes[pointer]], words)

@@ -20,9 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit
-from scipy.stats import rankdata
 
 from extraction_assets.evaluation.consistency import amount_roles, amounts_consistent
 from extraction_assets.evaluation.rows import value_at
@@ -92,6 +89,8 @@ class Calibrator(BaseModel):
 
     def of(self, units: Sequence[Unit]) -> Vector:
         """Probability that each unit is right."""
+        from scipy.special import expit  # scipy takes more than a second to import, and every command loads this module
+
         return np.asarray(expit(_features(units) @ np.array(self.coefficients)))
 
     def page(self, units: Sequence[Unit]) -> float:
@@ -117,6 +116,9 @@ def fit(pages: Sequence[JudgedPage]) -> Calibrator | None:
     units, right = _flat(pages)
     if not units or right.all() or not right.any():
         return None
+    from scipy.optimize import minimize
+    from scipy.special import expit, log_expit
+
     features, signs = _features(units), np.where(right, 1.0, -1.0)
     penalty = np.array([0.0] + [_RIDGE] * (len(FEATURES) - 1))
 
@@ -216,6 +218,8 @@ def scores(probabilities: Vector, right: NDArray[np.bool_]) -> dict[str, float |
     positives, negatives = int(right.sum()), int((~right).sum())
     auroc = None
     if positives and negatives:  # Mann and Whitney's U
+        from scipy.stats import rankdata
+
         auroc = (float(rankdata(probabilities)[right].sum()) - positives * (positives + 1) / 2) / (positives * negatives)
     return {
         "ece": round(float(ece), 6),

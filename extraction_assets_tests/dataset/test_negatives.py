@@ -97,6 +97,22 @@ def test_fields_printed_by_the_same_words_vanish_together_and_row_cells_stay(sto
     assert not any("total" in what for what in erased), "its only print is the row's amount"
 
 
+def test_more_than_one_field_may_vanish_from_a_page_up_to_so_many_as_asked_for(store: Store) -> None:
+    targets, pages = clean(store)
+    counts = set()
+    for seed in range(12):
+        settings = NegativeSettings(**{**NONE, "missing_field": 1.0}, missing_at_once=3, seed=seed)
+        (negative,) = build_negatives(targets, pages, store, settings, workers=1).negatives
+        erased = [pointer.removeprefix("/") for pointer in negative.what.removeprefix("erased ").split(", ")]
+        assert json.loads(negative.target) == {**LABEL, **dict.fromkeys(erased)}
+        for word in PageText.model_validate(store.read_json(pages.pages[0].text or "")).words:
+            if any(word.box in targets.targets[0].value_boxes["/" + name] for name in erased):
+                x0, y0, x1, y1 = (round(v) for v in word.box)
+                assert pixels(store, negative.image)[y0:y1, x0:x1].min() == 255
+        counts.add(len(erased))
+    assert counts == {1, 2, 3}
+
+
 def test_negatives_stay_on_the_grid_within_the_clean_pages_tokens_and_white_in_the_padding(store: Store) -> None:
     targets, pages = clean(store)
     page = pages.pages[0]
