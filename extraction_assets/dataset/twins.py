@@ -12,6 +12,7 @@ twins. Pages whose target is empty (terms, back sides) link nothing, or every do
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -189,13 +190,21 @@ def _triples(words: Sequence[str]) -> set[str]:
     return {" ".join(triple) for triple in zip(words, words[1:], words[2:], strict=False)}
 
 
+@functools.cache
+def _permutations() -> Any:
+    """Drawn once: drawing them takes as long as hashing a page."""
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME).permutations
+
+
 def _signature(words: Sequence[str]) -> list[int]:
     from datasketch import MinHash
 
     triples = _triples(words)
     if len(triples) < FEW_TRIPLES:
         return []
-    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME)
+    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, permutations=_permutations(), scheme=_SCHEME)
     minhash.update_batch([triple.encode() for triple in sorted(triples)])
     return [int(value) for value in minhash.hashvalues]
 
@@ -218,7 +227,7 @@ def _near_texts(prints: _Prints, telling: Mapping[str, Sequence[IndexRow]], thre
 
     for document in sorted(prints.minhash):
         signature = prints.minhash[document]
-        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashvalues=signature, scheme=_SCHEME)
+        minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashvalues=signature, permutations=_permutations(), scheme=_SCHEME)
         for other in sorted(lsh.query(minhash)):
             if _root(joined, document) == _root(joined, other):
                 continue
