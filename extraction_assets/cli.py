@@ -517,7 +517,10 @@ def _check(options: Any) -> int | None:
         print(
             f"{check.objects} objects and {check.folders} adapters, {check.bytes / 1e6:,.1f} MB: "
             f"{len(check.findings)} damaged or missing, {len(check.leftovers)} leftovers of killed writers"
+            + (f", {len(check.unshared)} not in {home.store.shared.address}" if home.store.shared else "")
         )
+    if check.unshared and not options.repair:
+        say(f"{check.unshared[0]} and {len(check.unshared) - 1} more are not in the shared store. Run `check --repair`, which sends them")
     if not check.findings:
         return None
     if not options.repair:

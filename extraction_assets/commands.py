@@ -15,12 +15,13 @@ from extraction_assets.automation.lineage import Chain, trace
 from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.automation.store_check import StoreCheck, check_store, repair_store
 from extraction_assets.automation.update import Walk, home_lock, update
+from extraction_assets.dataset.chat import local_split
 from extraction_assets.definitions import build_definitions
 from extraction_assets.documents.ingest import IngestReport, ingest
 from extraction_assets.documents.landing import DigestCache
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home, chat_record_schema_path
-from extraction_assets.observation import Observation
+from extraction_assets.observation import Observation, exchange_landing
 from extraction_assets.progress import terminal_bar
 from extraction_assets.record import Record, Shape
 from extraction_assets.settings import RenderSettings, recommendation_warnings
@@ -57,7 +58,10 @@ def ingest_command(home: Home, source: Path, type_name: str | None, vendor: str 
         cache = DigestCache(home.cache / "digests.json")
         bar = terminal_bar("ingest", "file")
         list_them = list_reviewed if reviewed else None
-        return ingest(source, home.landing, schemas, type_name, vendor, settings.render, cache, bar, list_them=list_them)
+        exchange_landing(home, terminal_bar("shared landing", "file"))
+        report = ingest(source, home.landing, schemas, type_name, vendor, settings.render, cache, bar, list_them=list_them)
+        exchange_landing(home, terminal_bar("shared landing", "file"))
+        return report
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,10 @@ def import_audit(home: Home, export: Path, say: Say) -> tuple[IngestReport, int]
 
     schemas = {name: home.schema(name) for name in home.types()}
     with home_lock(home, say):
-        return import_judgements(export, home.landing, schemas, DigestCache(home.cache / "digests.json"))
+        exchange_landing(home)
+        judged = import_judgements(export, home.landing, schemas, DigestCache(home.cache / "digests.json"))
+        exchange_landing(home)
+        return judged
 
 
 def status_command(home: Home) -> tuple[list[Status], Sequence[InputError]]:
@@ -193,7 +200,7 @@ def export_command(home: Home, format_name: FormatName, out: Path | None) -> Exp
         # another base's tokenizer says nothing of how long the examples are to this one
         longest=longest_planned(_latest_or_none(home, "training_plan"), digests) if on_hub else None,
     )
-    paths = {split: home.store.local_path(digest, ".jsonl") for split, digest in digests.items()}
+    paths = {split: local_split(digest, home.store) for split, digest in digests.items()}
     return export_splits(format_name, paths, recipe, chat_record_schema_path(), home.root / "exports", out)
 
 
@@ -421,7 +428,7 @@ def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, 
     if most_pages:
         split = latest(home, "test_split")["jsonl"]
         schemas = {digest: schema.as_taught(taught) for digest, schema in split_schemas(home.store, split).items()}
-        examples = read_examples(home.store.local_path(split, ".jsonl"))[:most_pages]
+        examples = read_examples(local_split(split, home.store))[:most_pages]
         prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
     merge = merge_adapter(home.base_model(), adapter, out)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from extraction_assets.errors import InputError
+from extraction_assets.remote import RemoteFolder
 from extraction_assets.schema import CHAT_RECORD_SCHEMA, SCHEMA_SUFFIX, TargetSchema
-from extraction_assets.settings import Settings, load_settings
+from extraction_assets.settings import Settings, SharedSettings, load_settings
 from extraction_assets.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -73,7 +75,15 @@ class Home:
 
     @property
     def store(self) -> Store:
-        return Store(self.root / "store")
+        """With the shared copy behind it that settings.yaml names."""
+        address = _shared(self).store
+        return Store(self.root / "store", RemoteFolder(address) if address else None)
+
+    @property
+    def shared_landing(self) -> RemoteFolder | None:
+        """The landing that this home exchanges files with (documents.landing_mirror); None: its own is the only one."""
+        address = _shared(self).landing
+        return RemoteFolder(address) if address else None
 
     @property
     def cache(self) -> Path:
@@ -112,6 +122,20 @@ class Home:
 
 def chat_record_schema_path() -> Path:
     return PROJECT / "schemas" / f"{CHAT_RECORD_SCHEMA}{SCHEMA_SUFFIX}"
+
+
+def _shared(home: Home) -> SharedSettings:
+    """Read again where settings.yaml has changed only: the store is asked for often."""
+    try:
+        stat = home.settings_path.stat()
+    except OSError:
+        return SharedSettings()
+    return _shared_at(home, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@functools.lru_cache(maxsize=16)
+def _shared_at(home: Home, _: tuple[int, int, int]) -> SharedSettings:
+    return home.settings().shared
 
 
 def _copy_if_absent(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ file, a comment or the order of keys changes no digest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from extraction_assets.documents.landing import (
     scan_landing,
     scan_vendor,
 )
+from extraction_assets.documents.landing_mirror import exchange
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.schema import TargetSchema
@@ -43,6 +44,12 @@ LANDING_ROOTS = ("raw_documents", "document_labels")
 ROOTS = (*SETTINGS_ROOTS, "target_schema", *LANDING_ROOTS, "base_model")
 
 
+def exchange_landing(home: Home, progress: Callable[[int, int], None] | None = None) -> None:
+    """Bring landing/ and the shared landing together, where the settings name one. Raises InputError as landing_mirror.exchange does."""
+    if (shared := home.shared_landing) is not None:
+        exchange(home.landing, shared, home.cache / "landing.json", progress)
+
+
 @dataclass(frozen=True)
 class Observation:
     """One look at a home. Nothing is written but caches."""
@@ -56,6 +63,7 @@ class Observation:
 
     @cached_property
     def landing(self) -> LandingScan:
+        exchange_landing(self.home)
         return scan_landing(self.home.landing, self._digests)
 
     @property

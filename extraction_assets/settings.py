@@ -355,6 +355,44 @@ class DeploymentSettings(Section):
         return self
 
 
+class SharedSettings(Section):
+    """Where landing/ and store/ lie for more than this machine: fsspec addresses. Not part of any digest.
+
+    Credentials and endpoints come from the environment (AWS_*, AZURE_STORAGE_*) or fsspec's configuration.
+    """
+
+    landing: str | None = None
+    """such as s3://bucket/landing or abfs://container/landing; exchanged with landing/ before every look at it. None: landing/ alone"""
+    store: str | None = None
+    """every object and adapter goes there before it counts, and comes from there where it is missing here. None: store/ alone"""
+
+    @field_validator("landing", "store")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.partition("://")
+        if not separator or not rest.strip("/") or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+            raise ValueError("expected an address such as s3://bucket/folder or abfs://container/folder")
+        if re.match(r"[^/]*:[^/]*@", rest):
+            raise ValueError("an address must hold no password: set the credentials in the environment")
+        import fsspec
+
+        if scheme not in fsspec.available_protocols():
+            raise ValueError(f"unknown kind of address {scheme}://, expected one such as s3://, abfs://, gs:// or file://")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _apart(self) -> SharedSettings:
+        if (
+            self.landing
+            and self.store
+            and (f"{self.landing}/".startswith(f"{self.store}/") or f"{self.store}/".startswith(f"{self.landing}/"))
+        ):
+            raise ValueError("landing and store must be two folders, neither in the other")
+        return self
+
+
 class AutomationSettings(Section):
     """The nightly run. Not part of any digest."""
 
@@ -410,6 +448,7 @@ class Settings(BaseModel):
     serving: ServingSettings = ServingSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     automation: AutomationSettings = AutomationSettings()
+    shared: SharedSettings = SharedSettings()
 
 
 RECOMMENDED: dict[str, tuple[float, float]] = {

@@ -15,7 +15,7 @@ from extraction_assets.dataset.card import dataset_card as make_card
 from extraction_assets.dataset.chat import as_taught, load_split, write_split
 from extraction_assets.dataset.index import build_index, contradictions, read_index, write_index
 from extraction_assets.dataset.leaks import find_leaks
-from extraction_assets.dataset.ledger import SplitLedger
+from extraction_assets.dataset.ledger import SplitLedger, assignment_digest
 from extraction_assets.dataset.records import SPLITS, IndexRow, Split, VendorNegatives, VendorTargets
 from extraction_assets.dataset.splits import Assignment, assign_splits, split_documents, split_rows
 from extraction_assets.dataset.twins import find_twins
@@ -75,7 +75,10 @@ def split_assignment(context: dg.AssetExecutionContext, home: HomeResource) -> d
     folder = run.home.root / "store" / "ledgers"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a run from the UI beside an update: neither may forget what the other has assigned
+        ledger = f"ledgers/{assignment_digest(settings)}.jsonl"
+        run.store.pull(ledger)
         assignment = assign_splits(split_documents(rows), twins, settings, SplitLedger(folder, settings))
+        run.store.push(ledger)
     for out in assignment.left_out:
         context.log.warning(f"document {out.document[:12]} of {out.vendor} is left out: {out.reason}")
     for vendor in assignment.unknown_held_out:

@@ -12,6 +12,7 @@ from extraction_assets.assets.materialization import OWNERS, HomeResource, Mater
 from extraction_assets.assets.report_source import page_texts, point_to, score_split, split_schemas
 from extraction_assets.assets.tables import svg_image
 from extraction_assets.assets.training import TRAINING_POOL
+from extraction_assets.dataset.chat import local_split
 from extraction_assets.evaluation.calibrated_run import calibrate
 from extraction_assets.evaluation.gate import decide
 from extraction_assets.evaluation.headline_table import headline_rows
@@ -201,7 +202,7 @@ def _answer(run: Materialization, planned: dict[str, Any], split: str, adapter: 
             taught = read_manifest(run.store.folder(adapter)).schemas
             schemas = {digest: schema.as_taught(taught) for digest, schema in schemas.items()}
         predict_split(
-            run.store.local_path(planned["splits"][split], ".jsonl"),
+            local_split(planned["splits"][split], run.store),
             run.home.base_model(),
             run.store.folder(adapter) if adapter else None,
             settings,

@@ -8,6 +8,7 @@ from extraction_assets.assets.conditions import nightly, on_change
 from extraction_assets.assets.dataset import dataset_card, example_index, test_split, train_split, val_split
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.roots import base_model
+from extraction_assets.dataset.chat import local_split
 from extraction_assets.settings import AutomationSettings, TrainingSettings
 
 TRAINING_POOL = "gpu"
@@ -82,8 +83,8 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         plan = TrainingPlan.model_validate(planned["plan"])
         compute = run.home.settings().compute
         job = make_job(
-            run.store.local_path(planned["splits"]["train"], ".jsonl"),
-            run.store.local_path(planned["splits"]["val"], ".jsonl"),
+            local_split(planned["splits"]["train"], run.store),
+            local_split(planned["splits"]["val"], run.store),
             run.home.base_model(),
             plan.settings,
             work=run.store.local_root / "work",
@@ -96,6 +97,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
             visual_memory_gb=run.home.settings().visual_memory_gb,
         )
         adapter = job.identity
+        run.store.find_folder(adapter)  # trained before, on a machine that shares this store: nothing is left to do
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})
         if compute.where == "azure_ml":
             messages = train_on_azure(context, job, compute)
@@ -104,6 +106,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         else:
             messages = train_here(context, job, compute, pipes)
         manifest = read_manifest(run.store.folder(adapter))
+        run.store.share_folder(adapter)
         return run.finish(
             {"adapter": adapter, "files": manifest.files},
             {

@@ -24,7 +24,7 @@ import dagster as dg
 from extraction_assets.documents.records import EXTENSIONS
 from extraction_assets.errors import InputError
 from extraction_assets.record import DECISION, Record, Shape, label
-from extraction_assets.store import TEMPORARY_PREFIX, Store, digest_file, digest_of
+from extraction_assets.store import FILE_LIST, TEMPORARY_PREFIX, Store, digest_file, digest_of
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.manifest import MANIFEST
 
@@ -57,6 +57,8 @@ class StoreCheck:
     findings: tuple[Finding, ...]
     leftovers: tuple[Path, ...]
     """temporary files of writers that were killed an hour ago or more; nothing ever reads them"""
+    unshared: tuple[str, ...] = ()
+    """names of what the shared store lacks; a repair sends it"""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -65,6 +67,7 @@ class StoreCheck:
             "bytes": self.bytes,
             "findings": [finding.as_json() for finding in self.findings],
             "leftovers": [str(path) for path in self.leftovers],
+            "unshared": list(self.unshared),
         }
 
 
@@ -98,7 +101,7 @@ def check_store(record: Record, shape: Shape, progress: Callable[[int, int], Non
     )
     before = time.time() - _LEFT_ALONE_SECONDS
     leftovers = tuple(sorted(path for path in root.glob(f"*/**/{TEMPORARY_PREFIX}*") if _changed(path) < before))
-    return StoreCheck(len(files), len(adapters), size, findings, leftovers)
+    return StoreCheck(len(files), len(adapters), size, findings, leftovers, tuple(store.unshared()))
 
 
 def repair_store(record: Record, shape: Shape, check: StoreCheck) -> list[str]:
@@ -107,6 +110,9 @@ def repair_store(record: Record, shape: Shape, check: StoreCheck) -> list[str]:
     stale = {asset for finding in repaired for asset in finding.assets} - {_DECIDED}
     for path in (*(finding.path for finding in repaired), *check.leftovers):
         _remove(path)
+    for name in check.unshared:
+        if (record.home.store.local_root / name).exists():
+            record.home.store.share_again(name)
     for asset, partition, version in _latest(record, shape):
         own = _object(record.home.store, version, ".json")
         if asset == _DECIDED and not own.exists():
@@ -128,6 +134,7 @@ def _spell_decision(record: Record, version: str) -> None:
 def _users(record: Record, shape: Shape, problems: dict[Path, str]) -> dict[Path, list[str]]:
     """Of every path that is damaged or missing: the assets whose latest values need it."""
     store = record.home.store
+    there = store.shared.list() if store.shared is not None else {}  # what is there is fetched when it is asked for
     users: dict[Path, list[str]] = {}
     for asset, partition, version in _latest(record, shape):
         own = _object(store, version, ".json")
@@ -135,7 +142,8 @@ def _users(record: Record, shape: Shape, problems: dict[Path, str]) -> dict[Path
         if own.is_file() and own not in problems:
             needed |= set(_needs(asset, store.read_json(version), store))
         for path in needed:
-            if path in problems or not path.exists():
+            name = path.relative_to(store.local_root).as_posix()
+            if path in problems or not (path.exists() or name in there or f"{name}{FILE_LIST}" in there):
                 users.setdefault(path, []).append(label(asset, partition))
     return users
 

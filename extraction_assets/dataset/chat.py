@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,8 @@ from extraction_assets.store import Store, canonical_json
 
 ChatSchema = dict[str, Any] | Path
 """the parsed schema of a chat record, or the path of its file"""
+_FETCHES = 8
+"""page images at once; each waits for the network most of its time"""
 
 
 class ImagePart(Record):
@@ -112,6 +115,18 @@ def write_split(rows: Iterable[IndexRow], split: Split, store: Store, schema: Ch
             raise InputError(f"{split} example {row.id} (page {row.page} of document {row.document}) {pointer}", found)
         lines.append(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n")
     return store.put_bytes("".join(lines).encode(), ".jsonl")
+
+
+def local_split(digest: str, store: Store) -> Path:
+    """A split's JSONL as a local file whose page images lie where it says: what is in the shared store alone is fetched."""
+    path = store.local_path(digest, ".jsonl")
+    if store.shared is not None:
+        with path.open(encoding="utf-8") as lines:
+            images = {str(json.loads(line)["meta"]["page_digest"]) for line in lines}
+        with ThreadPoolExecutor(max_workers=_FETCHES) as pool:
+            for _ in pool.map(lambda image: store.path(image, ".png"), sorted(images)):
+                pass
+    return path
 
 
 def load_split(path: Path | UPath, schema: ChatSchema) -> Iterator[ChatRecord]:

@@ -28,6 +28,7 @@ from extraction_assets.serving.bundle import open_bundle
 from extraction_assets.serving.engine import Engine
 from extraction_assets.serving.server import Endpoint
 from extraction_assets_tests.homes import SETTINGS, edit_settings, make_home
+from extraction_assets_tests.training_here import training_here
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Tes
             return dataclasses.replace(decide(*arguments, **options), promote=True)
 
         patch.setattr("extraction_assets.assets.evaluation.decide", promoted)
-        with open_instance(home) as instance:
+        with open_instance(home) as instance, training_here():
             assert not update(build_definitions(home), instance, home).failures
     bundle = open_bundle(home.store.folder(latest(home, "serving_bundle")["bundle"]))
     endpoint = Endpoint(bundle)

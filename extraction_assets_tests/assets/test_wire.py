@@ -20,6 +20,7 @@ from extraction_assets.inference.value_confidence import value_spans
 from extraction_assets.serving.bundle import open_bundle
 from extraction_assets.serving.golden import check_golden
 from extraction_assets_tests.homes import SCHEMA, draw_pdf, edit_settings, make_home
+from extraction_assets_tests.training_here import training_here
 
 LEAF = {"type": ["string", "null"], "maxLength": 6, "x-type": "amount"}
 ROW = {
@@ -58,7 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         patch.setattr(
             "extraction_assets.assets.evaluation.decide", lambda *a, **more: dataclasses.replace(decide(*a, **more), promote=True)
         )
-        with open_instance(home) as instance:
+        with open_instance(home) as instance, training_here():
             assert not update(build_definitions(home), instance, home).failures
     return home
 

@@ -21,6 +21,7 @@ from extraction_assets.observation import ROOTS, Observation
 from extraction_assets.record import Provenance, Record, label
 from extraction_assets_tests.automation.change_table import BUNDLE_INPUTS, CHANGE_TABLE, Ran, once
 from extraction_assets_tests.homes import edit_settings, make_home
+from extraction_assets_tests.training_here import training_here
 
 THREE_VENDORS = {"invoice/acme": 5, "invoice/bolt & co": 3, "receipt/corner": 4}
 Engine = Callable[[], Ran]
@@ -62,7 +63,7 @@ def run_change_table(record: Record, settle: Engine, simulated: bool = False) ->
 @pytest.mark.slow
 def test_the_planner_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
     home = automatic(make_home(tmp_path / "home", THREE_VENDORS))
-    with open_instance(home) as instance:
+    with open_instance(home) as instance, training_here():
 
         def settle() -> Ran:
             done = update(build_definitions(home), instance, home)
@@ -75,7 +76,7 @@ def test_the_planner_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_declarative_automation_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
     home = automatic(make_home(tmp_path / "home", THREE_VENDORS))
-    with open_instance(home) as instance:
+    with open_instance(home) as instance, training_here():
         nights = Nights(home, instance)
         run_change_table(Record(instance, home), nights.settle)
 

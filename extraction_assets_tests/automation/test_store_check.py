@@ -18,6 +18,7 @@ from extraction_assets.definitions import build_definitions
 from extraction_assets.home import Home
 from extraction_assets.record import Record, Shape
 from extraction_assets_tests.homes import make_home
+from extraction_assets_tests.training_here import training_here
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_leftovers_of_killed_writers_are_told_and_removed(home: Home, instance: 
 @pytest.mark.slow
 def test_adapters_are_trained_again_or_left_and_the_gates_decision_stands(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", {"invoice/acme": 5, "invoice/bolt": 5})
-    with open_instance(home) as instance:
+    with open_instance(home) as instance, training_here():
         assert not update(build_definitions(home), instance, home).failures
         record, shape = Record(instance, home), _shape(home)
         adapter, decided = record.latest_value("lora_adapter")["adapter"], record.latest_value("champion_adapter")
