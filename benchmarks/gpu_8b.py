@@ -1,6 +1,6 @@
 """Training and answering at the shape of Qwen3-VL-8B on one GPU, by the product's own code, with random weights: no download, under 100 s.
 
-    python benchmarks/gpu_8b.py [--json FILE] [--seconds N] [--profile]
+    python benchmarks/gpu_8b.py [--json FILE] [--seconds N] [--profile] [--only SECTION]
     python benchmarks/gpu_8b.py --tiny          (a CPU, a tiny model: every path runs, its figures say nothing)
 
 Training: steps of training.run (packs, attention within pages, response loss, clipping, AdamW) over pages of 1,200 visual and 300 text
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="written anew after each section")
     parser.add_argument("--seconds", type=float, default=90, help="no section begins that would end later")
     parser.add_argument("--profile", action="store_true", help="also what a training step's and a prefill's time goes into")
+    parser.add_argument("--only", choices=("train", "answers"), help="the sections of this kind; machine, kernel and weights in any case")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, on a CPU if there is no GPU")
     arguments = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -57,27 +58,30 @@ def main() -> None:
         parser.error("no GPU; --tiny runs on a CPU")
     report = Report(arguments.json, arguments.seconds)
     with tempfile.TemporaryDirectory() as folder:
-        sections(report, Path(folder), arguments.tiny, arguments.profile)
+        sections(report, Path(folder), arguments)
     report.end()
     sys.exit(bool(report.failures))
 
 
-def sections(report: Report, folder: Path, tiny: bool, profiled: bool) -> None:
+def sections(report: Report, folder: Path, arguments: argparse.Namespace) -> None:
     """The seconds are what a section may take on an H100, with some to spare."""
     report.run("machine", 5, machine)
     report.run("kernel", 5, kernel)
-    bench = report.run("weights", 25, lambda say: Bench.make(say, folder, tiny))
+    bench = report.run("weights", 25, lambda say: Bench.make(say, folder, arguments.tiny))
     if bench is None:
         return
-    for level, pages in TRAINING:
-        report.run(f"train {level} x{pages}", 12, lambda say, level=level, pages=pages: train(bench, say, level, pages))
-    report.run("answers", 20, lambda say: free_answers(bench, say, report.figure("machine", "copy_bandwidth")))
-    for tokens in BUCKETS:
-        report.run(f"answers held {tokens}", 8, lambda say, tokens=tokens: held_answers(bench, say, tokens))
-    report.run("answers eager", 8, lambda say: eager_answers(bench, say))
-    if profiled:
+    if arguments.only != "answers":
+        for level, pages in TRAINING:
+            report.run(f"train {level} x{pages}", 12, lambda say, level=level, pages=pages: train(bench, say, level, pages))
+    if arguments.only != "train":
+        report.run("answers", 20, lambda say: free_answers(bench, say, report.figure("machine", "copy_bandwidth")))
+        for tokens in BUCKETS:
+            report.run(f"answers held {tokens}", 8, lambda say, tokens=tokens: held_answers(bench, say, tokens))
+        report.run("answers eager", 8, lambda say: eager_answers(bench, say))
+    if arguments.profile:
         report.run("profile", 12, lambda say: profile(bench, say))
-    report.run("train nf4 x4", 12, lambda say: train_four_bit(bench, say))  # last: it leaves no weights in 16 bits
+    if arguments.only != "answers":
+        report.run("train nf4 x4", 12, lambda say: train_four_bit(bench, say))  # last: it leaves no weights in 16 bits
 
 
 # --- report ------------------------------------------------------------------------------------------------------------------
@@ -318,6 +322,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
     from accelerate import Accelerator
 
     from extraction_assets.model.attention import attend_within_pages
+    from extraction_assets.model.fused import fuse
     from extraction_assets.model.lora import add_lora, audit_lora
     from extraction_assets.model.recompute import recompute_in_backward
     from extraction_assets.model.visual_memory import VisualMemory
@@ -330,6 +335,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
     try:
         attend_within_pages(qwen)
         model = add_lora(bench.base, settings, seed=0)
+        fuse(model)
         recompute_in_backward(model, settings.recompute)
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=settings.weight_decay)
@@ -341,7 +347,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
         yield Run(job, accelerator, bench.base.format, prepared, prepared_optimizer, train, unused, audit, unused, unused, unused, visual)
     finally:
         for layer in qwen.model.language_model.layers:
-            for module in (layer, layer.mlp):
+            for module in layer.modules():
                 vars(module).pop("forward", None)
         vars(qwen.model).pop("get_image_features", None)
         if model is not None:

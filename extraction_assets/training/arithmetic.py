@@ -146,7 +146,7 @@ class ModelShape(Record):
         attention, mlp = dtype_bytes * (2 * h + 2 * q + 2 * kv), dtype_bytes * 4 * i
         if not adapts_mlp:  # frozen linears need no inputs: neither that product nor the norm's output
             mlp -= dtype_bytes * (i + h)
-        attention += 4 * (2 * h + q + kv)  # RMSNorms keep their float32 input
+        attention += dtype_bytes * (2 * h + q + kv)  # the norms' inputs (model.fused: stock ones would keep them in 32 bits)
         attention += dtype_bytes * 4 * settings.r
         mlp += dtype_bytes * 3 * settings.r if adapts_mlp else 0
         if settings.dropout:  # each adapter drops its own copy of its input

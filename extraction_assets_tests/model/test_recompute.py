@@ -9,6 +9,7 @@ import torch
 from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import PageEncoder
+from extraction_assets.model.fused import fuse
 from extraction_assets.model.lora import add_lora
 from extraction_assets.model.packing import pack
 from extraction_assets.model.recompute import LEVELS, Recompute, recompute_in_backward
@@ -26,6 +27,7 @@ def _kept_bytes(base_folder: Path, settings: TrainingSettings, level: Recompute)
     pages = [encoder.page(str(seed), page_png(256, 192, seed), "Extract as JSON: number", '{"number":"12"}') for seed in range(2)]
     packed = pack(pages, base.format.pages.merge)
     model = add_lora(base, settings, seed=0)
+    fuse(model)
     recompute_in_backward(model, level)
     model.train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

@@ -142,10 +142,12 @@ def stamp(canvas: Canvas, rng: random.Random) -> None:
 
 
 def header(rng: random.Random, fields: list[Field], taken: set[str], absent: float = 0.3) -> list[Asked]:
-    """What is asked of the labelled values: most of them, in page order or not, and now and then a key that the page does not have."""
+    """What is asked of the labelled values: most of them, in page order or not, and keys that the page does not have, often of a kind that
+    it has: the date of something else is not the date that is asked for."""
     asked: list[Asked] = [(field.key, field.value) for field in fields if rng.random() < 0.85]
     if rng.random() < absent:
-        asked += [(draw_field(rng, taken).key, None) for _ in range(rng.randint(1, 2))]
+        kinds = [field.kind if rng.random() < 0.6 else None for field in rng.choices(fields, k=rng.randint(1, 3))] if fields else [None]
+        asked += [(draw_field(rng, taken, kind).key, None) for kind in kinds]
     if rng.random() < 0.5:
         rng.shuffle(asked)
     return asked

@@ -63,7 +63,7 @@ def paper_example(rng: random.Random, width: int, height: int) -> Example:
     bare = spelling.marked == "never" and all(field.kind != "currency" for field in fields)
     if amounts and (marked or bare) and rng.random() < 0.5:
         asked += _currency(canvas, rng, taken, spelling, marked[-1] if marked else None)
-    asked += header(rng, fields, taken, absent=0.7)
+    asked += header(rng, fields, taken, absent=0.85)
     return finish(canvas, rng, asked, table, row_key)
 
 
@@ -224,7 +224,7 @@ def _sums(flow: Flow, rng: random.Random, taken: set[str], spelling: Spelling) -
         kind: Kind = "percent" if rng.random() < 0.2 else "amount"
         field = draw_field(rng, taken, kind)
         if kind == "amount":
-            field = replace(field, value=as_printed("") if rng.random() < 0.1 else spelled(rng, "amount", spelling))
+            field = replace(field, value=as_printed("") if rng.random() < 0.2 else spelled(rng, "amount", spelling))
         if rng.random() < 0.25 and kind == "amount":
             field = replace(field, label=f"{field.label} {words.percent(rng).printed}")
         is_large = large is not None and number == large % count

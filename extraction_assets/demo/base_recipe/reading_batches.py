@@ -18,6 +18,8 @@ from extraction_assets.demo.base_recipe.papers import paper_example
 
 NOT_SCORED = -100
 MOST_ANSWER_TOKENS = 560
+_VERDICTS = '":"":'
+"""what stands between a key and a string, and between a key and null: a token each"""
 LENGTH_STEP = 32
 """rows are padded to a multiple of so many tokens: odd lengths keep a GPU from its fast kernels"""
 
@@ -55,6 +57,8 @@ class ReadingBatch:
     """(pages, n_tokens): the answer and its end, NOT_SCORED elsewhere; not shifted"""
     value_tokens: NDArray[np.bool_]
     """(pages, n_tokens): those labels that are inside a string value"""
+    verdicts: NDArray[np.bool_]
+    """(pages, n_tokens): those labels that say whether a key has a value at all: the token behind it opens a string, or does not"""
     looking: NDArray[np.int64]
     """(k, 2): page, and place in its row, of the tokens before those that have sources on the page"""
     sources: NDArray[np.bool_]
@@ -102,7 +106,7 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
     longest = -(-max(len(asked) + len(answer) for _, asked, answer in rows) // LENGTH_STEP) * LENGTH_STEP
     ids = np.full((len(rows), longest), encoder.token_to_id("<|endoftext|>"), dtype=np.int64)
     labels = np.full_like(ids, NOT_SCORED)
-    inside = np.zeros(ids.shape, dtype=np.bool_)
+    inside, verdicts = np.zeros(ids.shape, dtype=np.bool_), np.zeros(ids.shape, dtype=np.bool_)
     looking: list[tuple[int, int]] = []
     sources: list[NDArray[np.bool_]] = []
     slots: list[int] = []
@@ -112,6 +116,7 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
         ids[number, : len(asked)], ids[number, len(asked) : len(asked) + len(answer)] = asked, answer
         labels[number, len(asked) : len(asked) + len(answer)] = answer
         inside[number, len(asked) : len(asked) + len(answer)] = value_mask(encoder, example.answer)
+        verdicts[number, len(asked) : len(asked) + len(answer)] = np.isin(answer, encoder.encode(_VERDICTS).ids)
         for source in _token_sources(encoder, example, size):
             looking.append((number, len(asked) + source.place - 1))
             sources.append(source.tokens)
@@ -130,6 +135,7 @@ def _batch(encoder: Tokenizer, rows: list[tuple[Example, list[int], list[int]]],
         positions=np.broadcast_to(positions[:, None], (3, *ids.shape)).copy(),
         labels=labels,
         value_tokens=inside,
+        verdicts=verdicts,
         looking=np.array(looking, dtype=np.int64).reshape(-1, 2),
         sources=np.array(sources, dtype=np.bool_).reshape(len(looking), -1),
         slots=np.array(slots, dtype=np.int16),

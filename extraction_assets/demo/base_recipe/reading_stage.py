@@ -27,6 +27,10 @@ GLYPH_WEIGHT = 0.3
 """The glyph losses stay on while the tower learns: without them small print fades while the language model learns."""
 
 
+VERDICT_WEIGHT = 5.0
+"""Whether the page has a value for a key is one token in ten, and the hardest: at weight 1 the base invents a third of what is not there."""
+
+
 class ReadingStage:
     uses = 6
 
@@ -94,8 +98,9 @@ def score_reading(
     """Cross-entropy of the answers' tokens plus the guide's and the glyph losses; shares of tokens that are right."""
     # masks become indices here, not on the device: a GPU would have to be waited for
     scored = np.flatnonzero(np.pad(batch.labels[:, 1:] != NOT_SCORED, ((0, 0), (0, 1))))  # the token before predicts
-    wanted, inside = (
-        torch.from_numpy(array[:, 1:][batch.labels[:, 1:] != NOT_SCORED]).to(device) for array in (batch.labels, batch.value_tokens)
+    wanted, inside, verdicts = (
+        torch.from_numpy(array[:, 1:][batch.labels[:, 1:] != NOT_SCORED]).to(device)
+        for array in (batch.labels, batch.value_tokens, batch.verdicts)
     )
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
     with in_bfloat16(device.type):
@@ -103,9 +108,10 @@ def score_reading(
             model, pixels, ids, positions, batch.before, torch.from_numpy(scored).to(device), WATCHED_LAYERS, teach_tower, compiled
         )
         guided = guide(guide_heads, batch, found.attention, found.states, device)
-    answer = functional.cross_entropy(found.logits.float(), wanted)
+    weights = 1 + (VERDICT_WEIGHT - 1) * verdicts.float()
+    answer = (functional.cross_entropy(found.logits.float(), wanted, reduction="none") * weights).mean()
     right = found.logits.argmax(-1) == wanted
-    facts = {"answer_loss": answer.detach(), "tokens": right.float().mean(), "value_tokens": share(right, inside)} | guided.facts
+    facts = {"answer_loss": answer.detach(), "tokens": right.float().mean(), "value_tokens": share(right, inside), "verdicts": share(right, verdicts)} | guided.facts
     loss = answer + guided.loss
     if teach_tower:
         classes = torch.from_numpy(batch.classes).to(device)
