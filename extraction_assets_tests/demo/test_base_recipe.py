@@ -157,6 +157,16 @@ def test_only_what_is_inside_string_values_counts_as_value(tokenizer_file: Path)
     assert tokenizer.decode(kept).replace('"', "").replace("\\", "") == "4 xÜ7ab"
 
 
+def test_a_verdict_is_whether_a_key_has_a_value(tokenizer_file: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    batch = reading_batches(str(tokenizer_file), (PageSize(320, 256, "paper", images=6),), 3, 0, 1)[0]
+    for ids, verdicts, answer in zip(batch.ids, batch.verdicts, batch.answers, strict=True):
+        spelled = [tokenizer.decode([token]) for token in ids[verdicts].tolist()]
+        flat = json.dumps(json.loads(answer), separators=(",", ":"), ensure_ascii=False)
+        assert spelled.count('":') == flat.count('":null')
+        assert spelled.count('":"') == flat.count('":"')
+
+
 @torch.no_grad()
 def test_free_answers_do_not_depend_on_the_other_rows(model: Any, tokenizer_file: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
@@ -171,7 +181,7 @@ def test_scores_of_answers_tell_shape_from_content() -> None:
     gold = ['{"a":"1","b":null,"r":[{"x":"2"},{"x":"3"}]}'] * 4
     answers = [gold[0], '{"a":"1","b":null,"r":[{"x":"9"}]}', '{"b":null,"a":"1","r":[]}', '{"a":"1"']
     scores = score_answers(answers, gold)
-    assert scores == {"strict_json": 0.5, "field_exact": 0.75, "cell_exact": 0.25}
+    assert scores == {"strict_json": 0.5, "field_exact": 0.75, "null_exact": 0.75, "cell_exact": 0.25}
 
 
 def test_loose_lines_are_scored_as_cells() -> None:

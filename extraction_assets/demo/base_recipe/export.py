@@ -95,8 +95,8 @@ On {pages} pages per size of seed {measure_seed}, which no stage has seen, by `p
 {table}
 
 glyphs: characters named right from one patch, and from one visual token after merging. strict_json: free answers that are JSON
-objects with exactly the asked keys and columns. field_exact, cell_exact: header values and table cells equal to the gold; free
-answers, nothing constrained.
+objects with exactly the asked keys and columns. field_exact, cell_exact: header values and table cells equal to the gold;
+null_exact: of the header keys that the page has no value for, those answered null. Free answers, nothing constrained.
 
 `glyph_heads.safetensors` and `guide_heads.safetensors` hold what names characters in the tower's cells and in the language model's
 states; only the measuring, and training on from here (`--from {name}`), need them.

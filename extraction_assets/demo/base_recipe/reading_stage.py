@@ -127,8 +127,9 @@ def score_reading(
 
 
 def score_answers(answers: list[str], gold: list[str]) -> dict[str, float]:
-    """Of free answers: strict JSON with exactly the asked keys, header fields exactly right, row cells exactly right."""
-    shaped, fields, cells = [], [], []
+    """Of free answers: strict JSON with exactly the asked keys, header fields exactly right, of those the page does not have null, row
+    cells exactly right."""
+    shaped, fields, nulls, cells = [], [], [], []
     for answer, wanted_text in zip(answers, gold, strict=True):
         wanted = json.loads(wanted_text)
         try:
@@ -150,7 +151,8 @@ def score_answers(answers: list[str], gold: list[str]) -> dict[str, float]:
                         cells.append(other == row)
             else:
                 fields.append(key in found and found[key] == value)
-    means = {"strict_json": shaped, "field_exact": fields, "cell_exact": cells}
+                nulls += [fields[-1]] if value is None else []
+    means = {"strict_json": shaped, "field_exact": fields, "null_exact": nulls, "cell_exact": cells}
     return {name: float(np.mean(values)) for name, values in means.items() if values}
 
 
