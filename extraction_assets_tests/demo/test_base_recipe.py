@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
-from extraction_assets.demo.base_recipe import checkpoint
+from extraction_assets.demo.base_recipe import checkpoint, glyph_stage, recipe
 from extraction_assets.demo.base_recipe.export import export, load_heads, write_card
 from extraction_assets.demo.base_recipe.measure import measure
 from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageSize, prompt, reading_batches, value_mask
@@ -186,6 +187,14 @@ def test_scores_of_answers_tell_shape_from_content() -> None:
 
 def test_loose_lines_are_scored_as_cells() -> None:
     assert score_answers(['["a","b"]', "no json"], ['["a","c"]', '["q"]']) == {"strict_json": 0.5, "cell_exact": 1 / 3}
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's stages at a page or two a batch: what these tests ask does not need more."""
+    for name in ("LINES", "WORDS", "CROPS", "PAGES", "PAPERS"):
+        monkeypatch.setattr(recipe, name, tuple(replace(size, images=min(size.images, 2)) for size in getattr(recipe, name)[:3]))
+    monkeypatch.setattr(glyph_stage, "PATCHES", 960)
 
 
 def run(work: Path, stop_after: int | None = None, counts: StepCounts | None = None) -> Any:

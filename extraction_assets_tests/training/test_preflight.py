@@ -17,7 +17,7 @@ from extraction_assets.training.preflight import MemoryMeter
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
-LARGE = TrainingSettings(val_answers=0, max_steps=1, effective_batch=8, micro_batch=8)
+LARGE = TrainingSettings(val_answers=0, max_steps=1, effective_batch=4, micro_batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("large")
     write_random_base(folder / "base", seed=0, preset="demo")
     sizes = ((512, 640), (640, 672))
-    return Data(write_split(folder, "train", 8, sizes, words=30), write_split(folder, "val", 1), folder / "base")
+    return Data(write_split(folder, "train", 4, sizes, words=30), write_split(folder, "val", 1), folder / "base")
 
 
 def _flight(job: Any) -> dict[str, Any]:
