@@ -228,7 +228,7 @@ class Store:
         shared = self.shared
 
         def bring(folder: Path) -> None:
-            for name, expected in json.loads(listed).items():
+            for name, expected in _listed_files(listed, f"{shared.address}/folders/{digest}{FILE_LIST}").items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 place = f"{shared.address}/folders/{digest}/{name}"
                 if not shared.fetch(f"folders/{digest}/{name}", folder / name):
@@ -293,6 +293,20 @@ class Store:
         if self.root.protocol not in ("", "file", "local"):
             raise InputError(str(self.root), "folders need a local store so far", do="Set the store to a local folder")
         return Path(self.root.path)
+
+
+def _listed_files(listed: bytes, place: str) -> dict[str, str]:
+    """name -> SHA-256. InputError for what this store would not have written, names that lead out of the folder above all."""
+    try:
+        files = json.loads(listed)
+        sound = all(isinstance(digest, str) and set(name.split("/")).isdisjoint(("", ".", "..")) for name, digest in files.items())
+    except (ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise InputError(
+            place, "is no list of a folder's files", "names inside the folder, each with its SHA-256", "Delete it, run update again"
+        )
+    return dict(files)
 
 
 def _object_name(digest: str, extension: str) -> str:

@@ -87,6 +87,17 @@ def test_a_damaged_shared_object_or_folder_is_named_and_not_kept(shared: RemoteF
     assert not list((tmp_path / "other" / "folders").iterdir())
 
 
+@pytest.mark.parametrize("listed", [b"{", b"[]", b'{"a":1}', b'{"../out":"x"}', b'{"/out":"x"}', b'{"a//b":"x"}', b'{"":"x"}'])
+def test_a_list_of_files_that_leads_elsewhere_is_refused(tmp_path: Path, listed: bytes) -> None:
+    shared = RemoteFolder(f"memory://{tmp_path.name}")
+    digest = digest_bytes(b"folder")
+    shared.write(f"folders/{digest}{FILE_LIST}", listed)
+    shared.write("folders/out", b"x")
+    with pytest.raises(InputError, match="is no list of a folder's files"):
+        Store(tmp_path / "store", shared).find_folder(digest)
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
 def test_a_folder_that_was_half_sent_is_none(shared: RemoteFolder, tmp_path: Path) -> None:
     one, other = two_stores(shared, tmp_path)
     shared.write(f"folders/{'d' * 64}/weights", b"half")

@@ -34,7 +34,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: 
               seen) and the page targets, which know where each value stands.
     """
     records = split_records(store, answered["splits"][split])
-    systems = [name for name in ("base", "champion", "challenger") if name in answered["answers"]]
+    systems = [name for name in ("base", "champion", "challenger") if split in answered["answers"].get(name, {})]
     answers = {name: answers_of_split(store, answered["answers"][name][split], answered["confidences"][name][split]) for name in systems}
     seen = {record.meta.vendor for record in split_records(store, answered["splits"]["train"])}
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})

@@ -35,7 +35,7 @@ MODEL_TYPE = "qwen3_vl"
 _FETCH = "Fetch the base again"
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.safetensors"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-_NOT_WEIGHTS_OR_INPUTS = ("README.md", "LICENSE", ".gitattributes", ".cache", ".git")
+_NOT_WEIGHTS_OR_INPUTS = ("README.md", "measures.json", "LICENSE", ".gitattributes", ".cache", ".git")
 
 
 @dataclass(frozen=True)

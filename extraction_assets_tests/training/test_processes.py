@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,9 @@ import yaml
 from safetensors.torch import load_file
 
 from extraction_assets.errors import InputError
+from extraction_assets.model.base import load_base
 from extraction_assets.settings import ComputeSettings, TrainingSettings, load_settings
-from extraction_assets.training import run
+from extraction_assets.training import run, setup
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.job import TrainingJob, write_job
 from extraction_assets.training.launch import accelerate_config, launch_command, remote_arguments, training_command
@@ -83,7 +87,7 @@ def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(
     data: Data, alone: dict[str, TrainingJob], tmp_path: Path, begins: str | None, ends: str | None
 ) -> None:
     job = data.job(tmp_path, STEPS)
-    command = training_command(write_job(job), LAYOUTS.get(begins or ""))
+    command = training_command(write_job(job), LAYOUTS[begins] if begins else None)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("step 3/5, val" in line for line in process.stderr)  # a checkpoint of step 2 is there
@@ -92,7 +96,7 @@ def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(
             each.kill()
         process.stderr.read()
     assert not Path(job.output).exists()
-    said = _launch(job, LAYOUTS.get(ends or ""))
+    said = _launch(job, LAYOUTS[ends]) if ends else _train_here(job)
     assert re.search(r"resumes after step [234]", said)
     assert _state(job)["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
 
@@ -161,18 +165,22 @@ def test_settings_that_cannot_be_are_one_line(tmp_path: Path, values: dict[str, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_of_16_bits_beside_adapters_of_32_are_shared_too(data: Data, tmp_path: Path, layout: str) -> None:
+def test_weights_of_16_bits_beside_adapters_of_32_are_shared_too(
+    data: Data, tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
-    losses = {}
-    for name, compute in {"one": None, "two": LAYOUTS[layout]}.items():
-        job = data.job(tmp_path / name, settings)
-        command = training_command(write_job(job), compute)
-        command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.bfloat16_run"
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        losses[name] = _state(job)["losses"]
+    one, two = (data.job(tmp_path / name, settings) for name in ("one", "two"))
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "load_base", partial(load_base, dtype=torch.bfloat16))
+        run.train(one)
+    command = training_command(write_job(two), LAYOUTS[layout])
+    command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.bfloat16_run"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for job in (one, two):
         assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
-    assert losses["two"] == pytest.approx(losses["one"], rel=2e-3)  # packs differ, and with them the rounding to 8 bits
+    # packs differ, and with them the rounding to 8 bits
+    assert _state(two)["losses"] == pytest.approx(_state(one)["losses"], rel=2e-3)
 
 
 @pytest.mark.slow
@@ -221,7 +229,15 @@ def test_a_process_with_fewer_packs_takes_part_in_as_many_passes() -> None:
     assert [fillers(dealt, rank, range(4)) for rank in range(3)] == [[], [(3,)], [(0,), (0,)]]
 
 
-def _launch(job: TrainingJob, compute: ComputeSettings | None) -> str:
+def _train_here(job: TrainingJob) -> str:
+    """By one process: this one. Returns what it said."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        run.train(job)
+    return said.getvalue()
+
+
+def _launch(job: TrainingJob, compute: ComputeSettings) -> str:
     done = subprocess.run(training_command(write_job(job), compute), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -111,7 +111,12 @@ def score_reading(
     weights = 1 + (VERDICT_WEIGHT - 1) * verdicts.float()
     answer = (functional.cross_entropy(found.logits.float(), wanted, reduction="none") * weights).mean()
     right = found.logits.argmax(-1) == wanted
-    facts = {"answer_loss": answer.detach(), "tokens": right.float().mean(), "value_tokens": share(right, inside), "verdicts": share(right, verdicts)} | guided.facts
+    facts = {
+        "answer_loss": answer.detach(),
+        "tokens": right.float().mean(),
+        "value_tokens": share(right, inside),
+        "verdicts": share(right, verdicts),
+    } | guided.facts
     loss = answer + guided.loss
     if teach_tower:
         classes = torch.from_numpy(batch.classes).to(device)
