@@ -218,8 +218,19 @@ class RayTrainingSettings(Section):
     """GPUs that the job reserves: compute.processes of them, or 0 on a cluster of CPUs"""
 
 
+class FleetSettings(Section):
+    """Who draws page images. A page has the same bytes wherever it is drawn: machines with other engines are refused."""
+
+    backend: Literal["here", "ray"] = "here"
+    """here: the processes of this machine. ray: the machines of a Ray cluster (Ray Data), which see the store under the same path"""
+    address: Annotated[str, Field(min_length=1)] = "auto"
+    """of the cluster: auto (the one that this machine is in), HOST:PORT, or local (one that this process starts for itself)"""
+    documents_per_task: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """that travel to a worker together"""
+
+
 class ComputeSettings(Section):
-    """Where lora_adapter trains, and by how many processes. Part of no digest: all of it changes the weights by rounding only."""
+    """Where lora_adapter trains, by how many processes, and who draws pages. Part of no digest: it changes weights by rounding only."""
 
     where: Literal["here", "azure_ml", "ray"] = "here"
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -230,6 +241,7 @@ class ComputeSettings(Section):
     """what each process holds. none: the whole model. fsdp2: its part of every layer (training.method: lora only)"""
     azure_ml: AzureTrainingSettings = AzureTrainingSettings()
     ray: RayTrainingSettings = RayTrainingSettings()
+    rendering: FleetSettings = FleetSettings()
 
     @model_validator(mode="after")
     def _fits(self) -> ComputeSettings:

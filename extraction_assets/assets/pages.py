@@ -1,6 +1,7 @@
 """Stage 2: page images, page targets and hard negatives of one vendor."""
 
 from collections import Counter
+from functools import partial
 
 import dagster as dg
 
@@ -14,9 +15,9 @@ from extraction_assets.dataset.negatives import build_negatives
 from extraction_assets.dataset.page_targets import build_page_targets
 from extraction_assets.dataset.records import VendorTargets
 from extraction_assets.documents.records import VendorDocuments, VendorLabels, VendorPages
-from extraction_assets.documents.rendering import render_vendor
+from extraction_assets.documents.rendering import Draw, draw_into, render_vendor
 from extraction_assets.schema import TargetSchema
-from extraction_assets.settings import NegativeSettings, RenderSettings, TargetSettings
+from extraction_assets.settings import FleetSettings, NegativeSettings, RenderSettings, TargetSettings
 
 THUMBNAILS = 4
 
@@ -35,7 +36,14 @@ def page_images(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Mat
     run = Materialization(context, home)
     documents = VendorDocuments.model_validate(run.read("raw_documents"))
     settings = RenderSettings.from_json(run.read("render_settings"))
-    pages = render_vendor(documents, run.store, settings, workers=run.settings.workers, progress=run.progress("page"))
+    pages = render_vendor(
+        documents,
+        run.store,
+        settings,
+        workers=run.settings.workers,
+        progress=run.progress("page"),
+        draw=_drawer(run.settings.compute.rendering),
+    )
     limited = [page for page in pages.pages if page.limited]
     if limited:
         lowest = min(page.dpi for page in limited)
@@ -60,6 +68,14 @@ def page_images(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Mat
             ),
         },
     )
+
+
+def _drawer(fleet: FleetSettings) -> Draw:
+    if fleet.backend == "here":
+        return draw_into
+    from extraction_assets.documents.fleet import draw_on_ray
+
+    return partial(draw_on_ray, fleet=fleet)
 
 
 @dg.asset(

@@ -20,49 +20,20 @@ from extraction_assets.settings import RenderSettings
 from extraction_assets.store import Store, digest_bytes, write_atomically
 
 Progress = Callable[[int, int], None]
+Draw = Callable[[Store, Sequence[Document], RenderSettings, int], Iterator[tuple[str, page_cache.Entry]]]
+"""(store, documents, settings, workers) -> the entry of each document when it is finished; its pages are in the store by then"""
 
 
 # --- one vendor: the graph ------------------------------------------------------------------------------------------------
 
 
-def render_vendor(
-    documents: VendorDocuments, store: Store, settings: RenderSettings, workers: int = 0, progress: Progress | None = None
-) -> VendorPages:
-    """Every page of a vendor's documents, stored by digest. The value is the same whatever the number of workers.
-
-    workers: processes (0: one a core). progress: documents done, of how many. Documents already drawn with the same settings
-    and engine versions are not drawn again. A document of which only some pages can be drawn keeps those (flag `incomplete`),
-    and each missing page stands in `refused`, its detail naming the page.
-    """
-    results: dict[str, page_cache.Entry] = {}
-    for document in documents.documents:
-        entry = page_cache.load(store, document.document, settings)
-        if entry is not None:
-            results[document.document] = entry
-    total, done = len(documents.documents), len(results)
-    if progress:
-        progress(done, total)
-    missing = [document for document in documents.documents if document.document not in results]
-    if missing:
-        for digest, entry in _draw_into(store, missing, settings, workers):
-            page_cache.save(store, digest, settings, entry)
-            results[digest] = entry
-            done += 1
-            if progress:
-                progress(done, total)
-    ordered = [results[digest] for digest in sorted(results)]
-    return VendorPages(
-        type=documents.type,
-        vendor=documents.vendor,
-        pages=tuple(page for entry in ordered for page in entry.pages),
-        refused=tuple(refusal for entry in ordered for refusal in entry.refused),
-    )
-
-
-def _draw_into(
+def draw_into(
     store: Store, documents: Sequence[Document], settings: RenderSettings, workers: int
 ) -> Iterator[tuple[str, page_cache.Entry]]:
-    """Draw documents, store pages as they come; one entry a document, when it is finished."""
+    """Draw documents, store pages as they come; (document digest, what it has become) when each is finished, in any order.
+
+    workers: processes of this machine (0: one a core).
+    """
 
     def loader(document: Document) -> Callable[[], bytes]:
         return lambda: store.read_bytes(document.document, EXTENSIONS[document.media])
@@ -76,6 +47,45 @@ def _draw_into(
                 continue
             drawn = sorted(pages.pop(index, []), key=lambda page: page.page)
             yield source.key, _entry(source.key, drawn, item)
+
+
+def render_vendor(
+    documents: VendorDocuments,
+    store: Store,
+    settings: RenderSettings,
+    workers: int = 0,
+    progress: Progress | None = None,
+    draw: Draw = draw_into,
+) -> VendorPages:
+    """Every page of a vendor's documents, stored by digest. The value is the same whatever the number of workers, and wherever they are.
+
+    workers: processes (0: one a core). progress: documents done, of how many. draw: by this machine, or by a fleet
+    (fleet.draw_on_ray). Documents already drawn with the same settings and engine versions are not drawn again. A document of which only some pages can be drawn keeps those (flag `incomplete`),
+    and each missing page stands in `refused`, its detail naming the page.
+    """
+    results: dict[str, page_cache.Entry] = {}
+    for document in documents.documents:
+        entry = page_cache.load(store, document.document, settings)
+        if entry is not None:
+            results[document.document] = entry
+    total, done = len(documents.documents), len(results)
+    if progress:
+        progress(done, total)
+    missing = [document for document in documents.documents if document.document not in results]
+    if missing:
+        for digest, entry in draw(store, missing, settings, workers):
+            page_cache.save(store, digest, settings, entry)
+            results[digest] = entry
+            done += 1
+            if progress:
+                progress(done, total)
+    ordered = [results[digest] for digest in sorted(results)]
+    return VendorPages(
+        type=documents.type,
+        vendor=documents.vendor,
+        pages=tuple(page for entry in ordered for page in entry.pages),
+        refused=tuple(refusal for entry in ordered for refusal in entry.refused),
+    )
 
 
 def _stored(store: Store, document: str, page: DrawnPage) -> PageImage:
