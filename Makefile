@@ -29,7 +29,7 @@ check: install
 
 # two workers on two cores; the tiny models of the tests are faster on one thread each
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 25
 
 clean:
 	rm -rf $(VENV) demo_home
