@@ -18,6 +18,7 @@ from extraction_assets.evaluation.gate import decide
 from extraction_assets.evaluation.headline_table import headline_rows
 from extraction_assets.evaluation.report import build_report
 from extraction_assets.evaluation.report_data import HistoryPoint
+from extraction_assets.inference.ocr import reader
 from extraction_assets.record import DECISION
 from extraction_assets.settings import AutomationSettings, DecodingSettings, EvaluationSettings
 from extraction_assets.store import digest_of
@@ -78,7 +79,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         description="Every metric of base, champion and challenger on the same test set, as JSON and as one self-contained HTML page.",
         owners=OWNERS,
         kinds={"html"},
-        code_version="2",
+        code_version="3",
         check_specs=[
             dg.AssetCheckSpec("answers_are_strict_json", asset="eval_report", description="The challenger answers with strict JSON.")
         ],
@@ -87,7 +88,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
         run = Materialization(context, home)
         settings = EvaluationSettings.from_json(run.read("evaluation_settings"))
         answered = run.read("predictions")
-        scored = score_split(run.store, answered, "test", settings.rules_baseline)
+        scored = score_split(run.store, answered, "test", settings.rules_baseline, run.settings.workers)
         decision = decide(
             scored.systems.get("champion"), scored.systems["challenger"], scored.systems["base"], settings, answered["control"]
         )
@@ -114,6 +115,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
                 "report": dg.MetadataValue.path(str(path)),
                 HEADLINE: dg.MetadataValue.float(float("nan") if headline is None else headline),
                 "decision": decision.reason,
+                "rules_read": f"text layers; pages without one: {reader() or 'none, Tesseract is not installed'}",
                 **{name: dg.MetadataValue.md(svg_image(svg)) for name, svg in report.plots.items() if name == "headline"},
             },
             [

@@ -17,6 +17,7 @@ from extraction_assets.documents.records import PageText
 from extraction_assets.evaluation.run import Answer, ReportExample, ScoredRun, TypeExamples, score_examples
 from extraction_assets.home import chat_record_schema_path
 from extraction_assets.inference.label_rules import read_by_rules
+from extraction_assets.inference.ocr import read_pages
 from extraction_assets.schema import TargetSchema
 from extraction_assets.store import Store
 from extraction_assets.wire import gold
@@ -27,8 +28,9 @@ CONFIDENCES = "confidences.jsonl"
 """inference.predict writes it; named here too, since that would load torch"""
 
 
-def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: bool = False) -> ScoredRun:
-    """Score every system's answers to one split. rules: beside them what rules read out of the text layers (inference.label_rules).
+def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: bool = False, workers: int = 0) -> ScoredRun:
+    """Score every system's answers to one split. rules: beside them what rules read (inference.label_rules) out of the text layers, and out of
+    Tesseract's words where a page has none and Tesseract is installed; workers: pages that it reads at a time (0: one a core).
 
     answered: value of the predictions asset. It pins what belongs to the answers: the splits (vendors of the training split count as
               seen) and the page targets, which know where each value stands.
@@ -38,7 +40,7 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: 
     answers = {name: answers_of_split(store, answered["answers"][name][split], answered["confidences"][name][split]) for name in systems}
     seen = {record.meta.vendor for record in split_records(store, answered["splits"]["train"])}
     boxes = _page_targets(store, answered["targets"], {record.meta.vendor for record in records})
-    texts = page_texts(store, answered["splits"][split], answered["targets"]) if rules else {}
+    texts = _words_for_rules(store, answered, split, workers) if rules else {}
     by_type: dict[str, list[ReportExample]] = defaultdict(list)
     by_digest: dict[str, TargetSchema] = {}
     schemas: dict[str, TargetSchema] = {}
@@ -70,6 +72,12 @@ def score_split(store: Store, answered: Mapping[str, Any], split: Split, rules: 
     if rules:
         systems.insert(0, RULES)
     return score_examples(types, systems, conditions={"dataset": answered["splits"][split], "decoding": answered["decoding"]})
+
+
+def _words_for_rules(store: Store, answered: Mapping[str, Any], split: Split, workers: int) -> dict[str, PageText]:
+    texts = page_texts(store, answered["splits"][split], answered["targets"])
+    images = {record.meta.page_digest for record in split_records(store, answered["splits"][split])}
+    return texts | dict(read_pages(store, images - texts.keys(), workers))
 
 
 def _by_rules(texts: Mapping[str, PageText], meta: ChatMeta, schemas: Mapping[str, TargetSchema]) -> dict[str, Answer]:

@@ -3,7 +3,7 @@
 A baseline for the eval report, not a product: it says how much of the job needs a model at all. For each header field its label is looked
 for (the words of its key, and what such fields are called in six languages), and the nearest value of its type to the right of or below it is
 taken. Without a label: the page's first date, its largest amount for a total, its first line for who sent it. Tables are not read. Pages
-without a text layer (scans, hard negatives) get no answer; OCR before it would only lose characters.
+without a text layer (scans, hard negatives) are read by Tesseract where it is installed (inference.ocr), else they get no answer.
 """
 
 from __future__ import annotations
