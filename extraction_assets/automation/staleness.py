@@ -105,9 +105,14 @@ class Planner:
                 chain[asset] = Status(asset, status.partition, "missing", ("was never materialized",), True)
         return list(chain.values())
 
-    def refresh(self, asset: str) -> None:
-        """Forget what is known of an asset that has just run."""
-        self._versions.pop(asset, None)
+    def refresh(self, asset: str, partition: Partition) -> None:
+        """Look again at what has just run. Of the partition alone: a first build has as many of these looks as there are partitions."""
+        known = self._versions.get(asset)
+        if partition is None or known is None:
+            self._versions.pop(asset, None)
+            return
+        known.pop(partition, None)
+        known.update(self.record.latest_versions(asset, True, [partition]))
 
     def _judge(self, asset: str, partition: Partition, above: Mapping[tuple[str, Partition], Status]) -> Status:
         parents = self.shape.inputs(asset, partition, self.vendors)

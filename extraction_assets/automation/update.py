@@ -116,7 +116,7 @@ def walk(
             ran += rows
             unusable.update((row.asset, row.partition) for row in rows if not row.ok)
             for row in rows:
-                planner.refresh(row.asset)
+                planner.refresh(row.asset, row.partition)
         unusable.update((asset, partition) for partition in below_failure)
         if planner.failed_checks(asset) and any(asset in planner.shape.parents[below] for below in wanted):
             blocked.append(f"{asset}: {'; '.join(planner.failed_checks(asset))}, so nothing below it runs")

@@ -19,7 +19,7 @@ from extraction_assets.automation.update import sync_vendors, update, walk
 from extraction_assets.definitions import build_definitions
 from extraction_assets.home import Home
 from extraction_assets.observation import ROOTS, Observation
-from extraction_assets.record import Provenance, Record, label
+from extraction_assets.record import Partition, Provenance, Record, label
 from extraction_assets_tests.automation.change_table import BUNDLE_INPUTS, CHANGE_TABLE, Ran, once
 from extraction_assets_tests.homes import edit_settings, make_home
 from extraction_assets_tests.training_here import training_here
@@ -175,12 +175,15 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Record, Engine]]:
             planner = Planner.of(definitions, instance, observation)
             record = Record(instance, home)
 
+            def version_of(asset: str, partition: Partition) -> str:
+                return record.latest_versions(asset, partition is not None, None if partition is None else [partition])[partition]
+
             def run_all(statuses: list[Status]) -> list[RunRow]:
                 return [run(status) for status in statuses]
 
             def run(status: Status) -> RunRow:
                 parents = planner.shape.inputs(status.asset, status.partition, planner.vendors)
-                inputs = {label(*parent): record.latest_versions(parent[0], parent[1] is not None)[parent[1]] for parent in parents}
+                inputs = {label(*parent): version_of(*parent) for parent in parents}
                 observed = {"observed": observation.version(status.asset, status.partition)} if status.asset in ROOTS else {}
                 # settings and schemas: their data version is the digest of what was seen, as in the real assets
                 settings = status.asset in ROOTS and status.asset not in ("raw_documents", "document_labels", "base_model")
