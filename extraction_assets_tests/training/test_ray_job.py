@@ -96,6 +96,7 @@ def cluster() -> Iterator[ComputeSettings]:
     port, dashboard = _free_port(), _free_port()
     package = str(Path(extraction_assets.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_AUTH_MODE"] = "disabled"  # a token in ~/.ray, of some Ray before, would be asked of every request
     start = [
         sys.executable,
         "-m",
