@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +91,8 @@ def _materialize(job: TrainingJob, compute: ComputeSettings) -> tuple[dg.Execute
 def cluster() -> Iterator[ComputeSettings]:
     """A Ray head of its own; it ends with the tests."""
     pytest.importorskip("dagster_ray")
+    from ray.job_submission import JobSubmissionClient
+
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # its sockets want a short path
     port, dashboard = _free_port(), _free_port()
     package = str(Path(extraction_assets.__file__).parents[1])
@@ -108,13 +109,16 @@ def cluster() -> Iterator[ComputeSettings]:
         str(port),
         "--dashboard-port",
         str(dashboard),
+        "--dashboard-agent-listen-port",  # the usual one belongs to whichever Ray of this machine came first
+        str(_free_port()),
     ]
     limits = ["--num-cpus", "2", "--object-store-memory", "100000000", "--temp-dir", folder]
     with subprocess.Popen([*start, *limits], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as head:
         try:
             address = f"http://127.0.0.1:{dashboard}"
             for _ in range(240):
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/jobs/", timeout=2):
+                with contextlib.suppress(OSError, RuntimeError):  # it takes jobs once its agent is up, some seconds after it answers
+                    JobSubmissionClient(address).submit_job(entrypoint="true")
                     break
                 time.sleep(0.5)
             else:
