@@ -30,6 +30,12 @@ HEADLINE = "headline"
 STRICT_ENOUGH = 0.99
 
 
+def _what_rules_read(asked: bool) -> str:
+    if not asked:
+        return "nothing: evaluation.rules_baseline is false"
+    return f"text layers; pages without one: {reader() or 'none, Tesseract is not installed'}"
+
+
 def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
     @dg.asset(
         group_name="evaluation",
@@ -115,7 +121,7 @@ def evaluation_assets(automation: AutomationSettings) -> list[dg.AssetsDefinitio
                 "report": dg.MetadataValue.path(str(path)),
                 HEADLINE: dg.MetadataValue.float(float("nan") if headline is None else headline),
                 "decision": decision.reason,
-                "rules_read": f"text layers; pages without one: {reader() or 'none, Tesseract is not installed'}",
+                "rules_read": _what_rules_read(settings.rules_baseline),
                 **{name: dg.MetadataValue.md(svg_image(svg)) for name, svg in report.plots.items() if name == "headline"},
             },
             [
