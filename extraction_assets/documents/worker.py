@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import orjson
+
 from extraction_assets.documents import einvoice, media, protocol
 from extraction_assets.documents.engine import Drawn, OpenDocument, Unreadable, WordRow
 from extraction_assets.documents.mupdf_engine import MuPdfDocument, as_unreadable
@@ -189,7 +191,7 @@ def _spell(words: list[WordRow]) -> bytes:
         {"box": [round(x0, 2), round(y0, 2), round(x1, 2), round(y1, 2)], "line": line, "text": text.encode("utf-8", "replace").decode()}
         for text, x0, y0, x1, y1, line in words
     ]
-    return json.dumps({"words": rows}, separators=(",", ":"), ensure_ascii=False).encode()
+    return orjson.dumps({"words": rows})
 
 
 def _is_suspect(drawn: Drawn) -> bool:

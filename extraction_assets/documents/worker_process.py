@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from extraction_assets.settings import RenderSettings
 
 STARTUP_SECONDS = 120.0
 WORKER_MODULE = "extraction_assets.documents.worker"
+
+_PIPE_BYTES = 1 << 20
 
 _OUT_OF_MEMORY_SHARE = 0.6
 """a worker that dies this close to its memory limit has died of it: the engines abort where an allocation fails"""
@@ -83,6 +86,7 @@ class WorkerProcess:
         self.outbox: deque[memoryview] = deque()
         os.set_blocking(self.requests.fileno(), False)
         self.answers: IO[bytes] = self.process.stdout
+        _widen(self.answers)
         self.deadline = time.monotonic() + STARTUP_SECONDS
 
     def take(self, task: Task, data: bytes | None) -> None:
@@ -148,6 +152,12 @@ class WorkerProcess:
         self._complaints.seek(0)
         text = self._complaints.read().decode(errors="replace").strip()
         return RuntimeError(f"the rendering worker does not start (exit {self.process.returncode}): {text[-2000:]}")
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Room for a whole page: a worker draws its next one while the parent still reads the last."""
+    with contextlib.suppress(AttributeError, OSError):  # no Linux, or more than this user may have
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _bare_environment() -> dict[str, str]:
