@@ -9,6 +9,7 @@ from pathlib import Path
 import pymupdf
 import yaml
 
+from extraction_assets.automation.instance import open_instance
 from extraction_assets.demo.tiny_base import write_random_base
 from extraction_assets.home import Home
 
@@ -51,6 +52,15 @@ def make_home(root: Path, vendors: dict[str, int], types: tuple[str, ...] = ("in
         for number in range(count):
             drop_document(home, vendor, f"{vendor.split('/')[1]}-{number}", label=True)
     return home
+
+
+def keep_one_event_log(home: Home) -> None:
+    """One SQLite file for all runs, Dagster's storage for tests: hundreds of runs, each with tables of its own, take twice the time."""
+    with open_instance(home):
+        pass
+    with (home.dagster / "dagster.yaml").open("a") as file:
+        storage = {"module": "dagster._core.storage.event_log", "class": "ConsolidatedSqliteEventLogStorage"}
+        yaml.safe_dump({"event_log_storage": {**storage, "config": {"base_dir": str(home.dagster)}}}, file)
 
 
 def drop_document(home: Home, vendor: str, name: str, label: bool = True, words: str = "") -> Path:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-RENDERER = 2
-"""Raised when a change of this package's own drawing code can change a page image or its words."""
+RENDERER = 3
+"""Raised when a change of this package's own drawing code can change a page image, its words or its flags."""
 
 EINVOICE_READER = 1
 """Raised when a change of einvoice.py can change a label."""

@@ -28,7 +28,7 @@ class MuPdfDocument:
     engine = NAME
 
     def __init__(self, data: bytes, passwords: tuple[str, ...]) -> None:
-        pymupdf.TOOLS.reset_mupdf_warnings()
+        _has_warnings()  # forgets those of the document or the page before
         try:
             self._document = pymupdf.open(stream=data, filetype="pdf")
             if not self._document.is_pdf:  # HTML and text open as documents of their own, whatever the file type says
@@ -59,7 +59,7 @@ class MuPdfDocument:
         return int(self._document[page].rotation) % 360
 
     def draw(self, page: int, grid: PageGrid) -> Drawn:
-        pymupdf.TOOLS.reset_mupdf_warnings()
+        _has_warnings()  # forgets those of the document or the page before
         try:
             return self._draw(self._document[page], grid)
         except Exception as error:

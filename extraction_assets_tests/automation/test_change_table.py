@@ -21,7 +21,7 @@ from extraction_assets.home import Home
 from extraction_assets.observation import ROOTS, Observation
 from extraction_assets.record import Partition, Provenance, Record, label
 from extraction_assets_tests.automation.change_table import BUNDLE_INPUTS, CHANGE_TABLE, Ran, once
-from extraction_assets_tests.homes import edit_settings, make_home
+from extraction_assets_tests.homes import edit_settings, keep_one_event_log, make_home
 from extraction_assets_tests.training_here import training_here
 
 THREE_VENDORS = {"invoice/acme": 5, "invoice/bolt & co": 3, "receipt/corner": 4}
@@ -31,6 +31,7 @@ Engine = Callable[[], Ran]
 def automatic(home: Home) -> Home:
     """With a deployment that runs by itself: what it does, nothing, the table does not ask."""
     edit_settings(home, lambda values: values.update(deployment={"automatic": True}))
+    keep_one_event_log(home)
     return home
 
 

@@ -13,7 +13,7 @@ from extraction_assets.model.base import load_base
 
 BASE = PROJECT / "data" / "base_models" / "tiny-qwen3-vl"
 SEED = 77_001
-PAGES = 6
+PAGES = 4
 pytestmark = pytest.mark.skipif(not (BASE / "measures.json").exists(), reason="this checkout has a base with random weights")
 
 

@@ -64,3 +64,14 @@ def test_an_empty_page_is_blank_in_both(engine: type[MuPdfDocument] | type[Pdfiu
     result = drawn(engine, pdf(""))
     assert result.flags == ["blank"]
     assert result.words == []
+
+
+def test_warnings_of_one_document_are_not_the_next_ones() -> None:
+    """MuPDF counts a repeated warning in silence and tells of it with the next one, whoever that concerns."""
+    with pymupdf.open(stream=pdf("Invoice 4711"), filetype="pdf") as document:
+        xref = document[0].get_contents()[0]
+        document.update_stream(xref, b"Q Q Q Q " + document.xref_stream(xref))
+        odd = document.tobytes()
+    assert "warnings" in drawn(MuPdfDocument, odd).flags
+    after = MuPdfDocument(pdf("Invoice 4711"), ())
+    assert after.flags + after.draw(0, after.grid(0, 120, 1400)).flags == []
