@@ -479,6 +479,9 @@ RECOMMENDED: dict[str, tuple[float, float]] = {
 QLORA_LEARNING_RATE = (1e-4, 1.5e-4)
 
 
+OUTSIDE = "is outside the recommended range"
+
+
 def recommendation_warnings(settings: Settings) -> list[str]:
     """One line for every value outside its recommended range."""
     ranges = dict(RECOMMENDED)
@@ -490,7 +493,7 @@ def recommendation_warnings(settings: Settings) -> list[str]:
         value = getattr(getattr(settings, section), name)
         if not low <= value <= high:
             span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            lines.append(f"{key}: {value:g} is outside the recommended range {span}")
+            lines.append(f"{key}: {value:g} {OUTSIDE} {span}")
     return lines
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.record import VENDORS
+from extraction_assets.settings import OUTSIDE
 from extraction_assets.store import write_atomically
 
 _CONFIGURATION = """\
@@ -67,6 +68,8 @@ def terminal_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("extraction", level=logging.WARNING)
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: getattr(record, "dagster_meta", {}).get("dagster_event") is None)
+    # a settings asset says it in the event log; `update` has said it of all settings before its first run
+    handler.addFilter(lambda record: OUTSIDE not in record.getMessage())
     handler.setFormatter(_UserMessage("%(levelname)s %(message)s"))
     logger.addHandler(handler)
     return logger

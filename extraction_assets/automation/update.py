@@ -7,6 +7,7 @@ The graph is walked in topological order and asked again after every asset, so t
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -153,8 +154,8 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Status], say: Callable[[str], None]) -> list[Ran]:
     """One Dagster run for assets of one partition. What stands below a failed one is not in the answer: it did not run."""
-    for status in statuses:
-        say(f"{status.name}: {'; '.join(status.reasons)}")
+    for reasons, alike in itertools.groupby(statuses, lambda status: status.reasons):
+        say(f"{label(', '.join(status.asset for status in alike), statuses[0].partition)}: {'; '.join(reasons)}")
     result = job.execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],

@@ -134,7 +134,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_random_base(Path(folder) / "base", seed=arguments.seed, preset="test")
         base = load_base(Path(folder) / "base", dtype=torch.float32)
-        outcome = fuzz(base, all_schemas(), arguments.answers, arguments.seed, progress=True)
+        outcome = fuzz(base, all_schemas(), arguments.answers, arguments.seed, progress=sys.stderr.isatty())
     print(
         f"{outcome.answers} answers ({outcome.distinct} different ones) over {outcome.schemas} schemas, {time.perf_counter() - started:.0f} s"
     )
