@@ -28,7 +28,7 @@ class MuPdfDocument:
     engine = NAME
 
     def __init__(self, data: bytes, passwords: tuple[str, ...]) -> None:
-        _has_warnings()  # forgets those of the document or the page before
+        _forget_warnings()
         try:
             self._document = pymupdf.open(stream=data, filetype="pdf")
             if not self._document.is_pdf:  # HTML and text open as documents of their own, whatever the file type says
@@ -59,7 +59,7 @@ class MuPdfDocument:
         return int(self._document[page].rotation) % 360
 
     def draw(self, page: int, grid: PageGrid) -> Drawn:
-        _has_warnings()  # forgets those of the document or the page before
+        _forget_warnings()
         try:
             return self._draw(self._document[page], grid)
         except Exception as error:
@@ -135,6 +135,11 @@ def as_unreadable(error: Exception) -> Unreadable:
     if isinstance(error, mupdf.FzErrorUnsupported):
         return Unreadable("unsupported", text)
     return Unreadable("damaged", text)
+
+
+def _forget_warnings() -> None:
+    """Those of the document or page before, and its repeats, which MuPDF counts in silence until it is asked: a plain reset leaves them."""
+    pymupdf.TOOLS.mupdf_warnings(reset=True)
 
 
 def _has_warnings() -> bool:
