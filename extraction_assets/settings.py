@@ -480,6 +480,7 @@ QLORA_LEARNING_RATE = (1e-4, 1.5e-4)
 
 
 OUTSIDE = "is outside the recommended range"
+"""in each of these lines, and in no other warning"""
 
 
 def recommendation_warnings(settings: Settings) -> list[str]:

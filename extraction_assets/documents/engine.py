@@ -65,7 +65,7 @@ def is_flat(pixels: Pixels, grid: PageGrid) -> bool:
     row = content[0]
     if not (row == row[0]).all():
         return False
-    rows = content.reshape(len(content), -1)  # row against row: comparing pixel by pixel takes twenty times as long
+    rows = content.reshape(len(content), -1)  # row against row: comparing pixel by pixel is slower
     if not (rows[::41] == rows[0]).all():  # nearly every page ends here
         return False
     return bool((rows == rows[0]).all())
