@@ -145,11 +145,13 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
         if process is not None and not is_alive(process):
             instance.report_run_failed(run, "The process that ran this was killed.")
     storage = instance.event_log_storage
-    for pool in storage.get_concurrency_keys():
-        for slot in storage.get_concurrency_info(pool).claimed_slots:
-            holder = instance.get_run_by_id(slot.run_id)
-            if holder is None or holder.is_finished:
-                storage.free_concurrency_slots_for_run(slot.run_id)
+    slots = storage.get_concurrency_infos(storage.get_concurrency_keys())
+    claimed = {slot.run_id for pool in slots.values() for slot in pool.claimed_slots}
+    # a step is promised its slot before it claims it: one killed in between has only the promise
+    for run_id in sorted(claimed | storage.get_concurrency_run_ids()):
+        holder = instance.get_run_by_id(run_id)
+        if holder is None or holder.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Status], say: Callable[[str], None]) -> list[Ran]:

@@ -11,14 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
+from extraction_assets.assets.training import TRAINING_POOL
 from extraction_assets.automation.instance import open_instance
 from extraction_assets.automation.staleness import Planner
+from extraction_assets.automation.update import end_abandoned_runs
 from extraction_assets.definitions import build_definitions
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
-from extraction_assets.record import Partition, Record
+from extraction_assets.record import PROCESS_TAG, Partition, Record
 from extraction_assets_tests.homes import make_home
 
 KILLS = 4
@@ -86,3 +90,23 @@ def test_of_two_updates_at_once_the_second_waits_and_finds_nothing_to_do(tmp_pat
     outputs = [finish(first), finish(second)]
     assert sorted("waiting for it to end" in output for output in outputs) == [False, True]
     assert sum("0 materialized" in output.splitlines() for output in outputs) == 1
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_killed_run_keeps_no_pool_slot_whether_claimed_or_only_promised(tmp_path: Path, claimed: bool) -> None:
+    with open_instance(make_home(tmp_path / "home", {"invoice/acme": 1}, types=("invoice",))) as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(TRAINING_POOL, 1)
+        gone = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: process_that_ended()})
+        if claimed:
+            assert storage.claim_concurrency_slot(TRAINING_POOL, gone.run_id, "lora_adapter").is_claimed
+        else:  # what the first half of a claim leaves
+            storage.add_pending_step(TRAINING_POOL, gone.run_id, "lora_adapter", should_assign=True)
+        assert not storage.claim_concurrency_slot(TRAINING_POOL, "another", "lora_adapter").is_claimed
+        end_abandoned_runs(instance)
+        assert storage.claim_concurrency_slot(TRAINING_POOL, "another", "lora_adapter").is_claimed
+
+
+def process_that_ended() -> str:
+    program = "from extraction_assets.record import process_identity; print(process_identity())"
+    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
