@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,70 +42,88 @@ LAYOUTS = {"ddp": ComputeSettings(processes=2), "fsdp2": ComputeSettings(process
 
 
 @pytest.fixture(scope="module")
-def alone(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingJob]:
-    """The same runs by one process."""
-    jobs = {}
-    for name, settings in {"even": STEPS, "uneven": UNEVEN}.items():
-        jobs[name] = data.job(tmp_path_factory.mktemp(name), settings)
-        run.train(jobs[name])
-    return jobs
+def alone(data: Data, tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    """STEPS by one process."""
+    job = data.job(tmp_path_factory.mktemp("alone"), STEPS)
+    run.train(job)
+    return job
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["even", "uneven"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_learn_what_one_learns(data: Data, alone: dict[str, TrainingJob], tmp_path: Path, layout: str, kind: str) -> None:
-    two = data.job(tmp_path, alone[kind].settings)
-    _launch(two, LAYOUTS[layout])
-    one_state, two_state = _state(alone[kind]), _state(two)
-    assert two_state["losses"] == pytest.approx(one_state["losses"], rel=1e-5)
-    assert two_state["val_losses"] == pytest.approx(one_state["val_losses"], rel=1e-5)
-    one_weights, two_weights = (load_file(Path(job.output) / "adapter_model.safetensors") for job in (alone[kind], two))
-    assert list(two_weights) == list(one_weights)
-    for name, weights in one_weights.items():
-        assert two_weights[name].shape == weights.shape
-        assert (two_weights[name] - weights).abs().max() < 1e-5, name
-    manifest = verify_adapter(Path(two.output))
+def test_two_processes_learn_what_one_learns(data: Data, alone: TrainingJob, tmp_path: Path, layout: str) -> None:
+    one_val_page = Data(data.train, write_split(tmp_path / "splits", "val", 1), data.base)  # one process has none, and waits
+    answered = STEPS.model_copy(update={"max_steps": 2, "validate_every": 1, "val_answers": 3, "max_target_tokens": 40})
+    bits_16 = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
+
+    def jobs(folder: Path) -> dict[str, TrainingJob]:
+        return {
+            "even": data.job(folder / "even", STEPS),
+            "uneven": data.job(folder / "uneven", UNEVEN),
+            "answers": one_val_page.job(folder / "answers", answered),
+            "16 bits": data.job(folder / "16 bits", bits_16),
+        }
+
+    one, two = jobs(tmp_path / "one"), jobs(tmp_path / "two")
+    one["even"] = alone
+    for name, job in one.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "16 bits":
+                patch.setattr(setup, "load_base", partial(load_base, dtype=torch.bfloat16))
+            run.train(job)
+    _launch_all(list(two.values()), LAYOUTS[layout])
+
+    for name in ("even", "uneven", "answers"):
+        _require_same_learning(one[name], two[name], name)
+    manifest = verify_adapter(Path(two["even"].output))
     assert (manifest.processes, manifest.sharding) == (2, LAYOUTS[layout].sharding)
+    assert _state(two["answers"])["val_answers"] == _state(one["answers"])["val_answers"]  # each page counted once
+    for job in (one["16 bits"], two["16 bits"]):
+        assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
+    # packs differ, and with them the rounding to 8 bits
+    assert _state(two["16 bits"])["losses"] == pytest.approx(_state(one["16 bits"])["losses"], rel=2e-3)
+
+
+def _require_same_learning(one: TrainingJob, two: TrainingJob, name: str) -> None:
+    one_state, two_state = _state(one), _state(two)
+    assert two_state["losses"] == pytest.approx(one_state["losses"], rel=1e-5), name
+    assert two_state["val_losses"] == pytest.approx(one_state["val_losses"], rel=1e-5), name
+    one_weights, two_weights = (load_file(Path(job.output) / "adapter_model.safetensors") for job in (one, two))
+    assert list(two_weights) == list(one_weights)
+    for weight, values in one_weights.items():
+        assert two_weights[weight].shape == values.shape
+        assert (two_weights[weight] - values).abs().max() < 1e-5, f"{name}: {weight}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_process_without_a_val_page_waits_for_the_other_and_answers_are_counted_once(data: Data, tmp_path: Path, layout: str) -> None:
-    settings = STEPS.model_copy(update={"max_steps": 2, "validate_every": 1, "val_answers": 3, "max_target_tokens": 40})
-    own = Data(data.train, write_split(tmp_path / "splits", "val", 1), data.base)
-    one, two = own.job(tmp_path / "one", settings), own.job(tmp_path / "two", settings)
-    run.train(one)
-    _launch(two, LAYOUTS[layout])
-    assert _state(two)["val_losses"] == pytest.approx(_state(one)["val_losses"], rel=1e-5)
-    assert _state(two)["val_answers"] == _state(one)["val_answers"]
-    assert _state(two)["losses"] == pytest.approx(_state(one)["losses"], rel=1e-5)  # answering leaves the model as it was
+def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(data: Data, alone: TrainingJob, tmp_path: Path) -> None:
+    killed = {begins: _killed_run(data.job(tmp_path / (begins or "alone"), STEPS), begins) for begins in ("fsdp2", None, "ddp")}
+    by_one = data.job(tmp_path / "by one", STEPS)
+    shutil.copytree(killed["fsdp2"].work, by_one.work, dirs_exist_ok=True)
+    sharded = list(killed.values())
+    said = _launch_all(sharded, LAYOUTS["fsdp2"])
+    assert len(re.findall(r"resumes after step [234]", said)) == len(sharded), said
+    assert re.search(r"resumes after step [234]", _train_here(by_one))
+    for job in (*sharded, by_one):
+        assert _state(job)["losses"] == pytest.approx(_state(alone)["losses"], rel=1e-5), job.work
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("begins", "ends"), [("fsdp2", "fsdp2"), ("fsdp2", None), (None, "fsdp2"), ("ddp", "fsdp2")])
-def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(
-    data: Data, alone: dict[str, TrainingJob], tmp_path: Path, begins: str | None, ends: str | None
-) -> None:
-    job = data.job(tmp_path, STEPS)
-    command = training_command(write_job(job), LAYOUTS[begins] if begins else None)
+def _killed_run(job: TrainingJob, layout: str | None) -> TrainingJob:
+    """The job, begun and killed behind a checkpoint of step 2."""
+    command = training_command(write_job(job), LAYOUTS[layout] if layout else None)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert any("step 3/5, val" in line for line in process.stderr)  # a checkpoint of step 2 is there
+        assert any("step 3/5, val" in line for line in process.stderr)
         launcher = psutil.Process(process.pid)
         for each in (launcher, *launcher.children(recursive=True)):
             each.kill()
         process.stderr.read()
     assert not Path(job.output).exists()
-    said = _launch(job, LAYOUTS[ends]) if ends else _train_here(job)
-    assert re.search(r"resumes after step [234]", said)
-    assert _state(job)["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
+    return job
 
 
 @pytest.mark.slow
-def test_two_machines_meet_where_the_scheduler_says_and_a_sent_run_finds_its_files(
-    data: Data, alone: dict[str, TrainingJob], tmp_path: Path
-) -> None:
+def test_two_machines_meet_where_the_scheduler_says_and_a_sent_run_finds_its_files(data: Data, alone: TrainingJob, tmp_path: Path) -> None:
     """Two launchers on this machine, each with a copy of the run's parcel; what they were sent from is out of reach."""
     own = shutil.copytree(data.train.parent, tmp_path / "own")
     job = Data(own / "train.jsonl", own / "val.jsonl", data.base).job(tmp_path / "nowhere", STEPS)
@@ -129,9 +148,9 @@ def test_two_machines_meet_where_the_scheduler_says_and_a_sent_run_finds_its_fil
     said = [node.communicate()[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     manifest = verify_adapter(work / "adapter")
-    assert (manifest.job, manifest.processes, manifest.sharding) == (alone["even"].identity, 2, "fsdp2")
+    assert (manifest.job, manifest.processes, manifest.sharding) == (alone.identity, 2, "fsdp2")
     state = json.loads((work / "checkpoints" / "step-00000005" / "state.json").read_text())
-    assert state["losses"] == pytest.approx(_state(alone["even"])["losses"], rel=1e-5)
+    assert state["losses"] == pytest.approx(_state(alone)["losses"], rel=1e-5)
     arrived = take_adapter(job, work / "adapter")
     assert verify_adapter(arrived) == manifest
 
@@ -142,10 +161,10 @@ def test_a_machine_that_does_not_know_its_place_is_told(data: Data, tmp_path: Pa
         launch_command(path, processes=1, machines=2, environment={})
 
 
-def test_an_adapter_of_another_job_is_not_taken(data: Data, alone: dict[str, TrainingJob], tmp_path: Path) -> None:
+def test_an_adapter_of_another_job_is_not_taken(data: Data, alone: TrainingJob, tmp_path: Path) -> None:
     job = data.job(tmp_path, STEPS.model_copy(update={"seed": 1}))
     with pytest.raises(InputError, match="is the adapter of another job"):
-        take_adapter(job, Path(alone["even"].output))
+        take_adapter(job, Path(alone.output))
     assert not Path(job.output).exists()
 
 
@@ -164,39 +183,11 @@ def test_settings_that_cannot_be_are_one_line(tmp_path: Path, values: dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_of_16_bits_beside_adapters_of_32_are_shared_too(
-    data: Data, tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
-    one, two = (data.job(tmp_path / name, settings) for name in ("one", "two"))
-    with monkeypatch.context() as patch:
-        patch.setattr(setup, "load_base", partial(load_base, dtype=torch.bfloat16))
-        run.train(one)
-    command = training_command(write_job(two), LAYOUTS[layout])
-    command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.bfloat16_run"
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for job in (one, two):
-        assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
-    # packs differ, and with them the rounding to 8 bits
-    assert _state(two)["losses"] == pytest.approx(_state(one)["losses"], rel=2e-3)
-
-
-@pytest.mark.slow
-def test_a_failed_process_ends_them_all_and_says_why_once(data: Data, tmp_path: Path) -> None:
-    job = data.job(tmp_path, STEPS).model_copy(update={"train": str(tmp_path / "absent.jsonl")})
-    done = subprocess.run(training_command(write_job(job), LAYOUTS["fsdp2"]), capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "no such split" in (tmp_path / run.FAILURE).read_text()
-
-
-@pytest.mark.slow
-def test_four_bit_weights_are_not_sharded(data: Data, tmp_path: Path) -> None:
+def test_four_bit_weights_are_not_sharded_and_a_failure_ends_all_processes_and_is_said_once(data: Data, tmp_path: Path) -> None:
     job = data.job(tmp_path, STEPS.model_copy(update={"method": "qlora"}))
     done = subprocess.run(training_command(write_job(job), LAYOUTS["fsdp2"]), capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "fsdp2 does not go with training.method: qlora" in (tmp_path / run.FAILURE).read_text()
+    assert (tmp_path / run.FAILURE).read_text().count("fsdp2 does not go with training.method: qlora") == 1
 
 
 def test_one_process_has_nobody_to_share_with(data: Data, tmp_path: Path) -> None:
@@ -237,8 +228,11 @@ def _train_here(job: TrainingJob) -> str:
     return said.getvalue()
 
 
-def _launch(job: TrainingJob, compute: ComputeSettings) -> str:
-    done = subprocess.run(training_command(write_job(job), compute), capture_output=True, text=True, check=False)
+def _launch_all(jobs: Sequence[TrainingJob], compute: ComputeSettings) -> str:
+    """One after the other by one group of processes. Returns what they said."""
+    command = training_command(write_job(jobs[0]), compute)
+    command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.runs"
+    done = subprocess.run([*command, *(str(write_job(job)) for job in jobs[1:])], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
