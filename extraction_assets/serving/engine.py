@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ from extraction_assets.store import digest_bytes, digest_of
 
 REMEMBERED = 2048
 """answers that are kept for the same page to come again"""
+NICER_THAN_LISTENING = 5
 _log = logging.getLogger(__name__)
 
 
@@ -125,6 +127,9 @@ class Engine(PageEngine):
     # --- the answering thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        # Linux keeps niceness by thread, and the threads that torch starts from this one have its own: the event loop, and with it
+        # liveness, gets a core before the pages that are decoded
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + NICER_THAN_LISTENING)
         closing = False
         while not closing:
             begun: dict[str, Asked] = {}

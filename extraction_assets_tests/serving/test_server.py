@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import threading
 import zlib
 from collections.abc import Iterator
@@ -357,6 +358,12 @@ def test_a_flood_is_told_to_come_again_and_a_slow_answer_times_out(base_folder: 
         answerer.go_on.set()  # type: ignore[attr-defined]
         assert client.post("/score", content=page_png(64, 64, 1), headers=PNG).status_code == 200  # the late answer is there for the retry
     endpoint.engine.close()
+
+
+def test_the_model_gives_way_to_whoever_listens(endpoint: Endpoint, client: TestClient) -> None:
+    assert client.post("/score", content=PAGE, headers=PNG).status_code == 200
+    assert isinstance(endpoint.engine, Engine)
+    assert os.getpriority(os.PRIO_PROCESS, endpoint.engine._thread.native_id or 0) > os.nice(0)
 
 
 def test_a_fault_while_answering_fails_what_had_begun_and_no_more(bundle: Bundle) -> None:
