@@ -145,7 +145,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
         if process is not None and not is_alive(process):
             instance.report_run_failed(run, "The process that ran this was killed.")
     storage = instance.event_log_storage
-    slots = storage.get_concurrency_infos(storage.get_concurrency_keys())
+    slots = storage.get_concurrency_infos(sorted(storage.get_concurrency_keys()))
     claimed = {slot.run_id for pool in slots.values() for slot in pool.claimed_slots}
     # a step is promised its slot before it claims it: one killed in between has only the promise
     for run_id in sorted(claimed | storage.get_concurrency_run_ids()):

@@ -10,7 +10,7 @@ Models are loaded with stock sdpa; only a training run asks for this one (attend
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from inspect import signature
@@ -94,15 +94,23 @@ def _page_by_page(
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
-    """Stock sdpa on each page: the very kernel that a page alone would run."""
+    """Stock sdpa on each page: the very kernel that a page alone would run.
+
+    On a CPU in 32 bits, also where the products around it are of 16: torch's CPU kernel takes twice as long for a backward pass in 16.
+    """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    queries, keys, values = (tensor.split(list(page_lengths), dim=2) for tensor in (query, key, value))
-    pages = [
-        sdpa_attention_forward(module, q, k, v, attention_mask=None, dropout=dropout, scaling=scaling)[0]
-        for q, k, v in zip(queries, keys, values, strict=True)
-    ]
-    return torch.cat(pages, dim=1)
+    inputs, device = (query, key, value), query.device.type
+    wide = device == "cpu" and any(tensor.dtype != torch.float32 for tensor in inputs)
+    if wide:
+        inputs = (query.float(), key.float(), value.float())
+    queries, keys, values = (tensor.split(list(page_lengths), dim=2) for tensor in inputs)
+    with torch.autocast(device, enabled=False) if wide else nullcontext():
+        pages = [
+            sdpa_attention_forward(module, q, k, v, attention_mask=None, dropout=dropout, scaling=scaling)[0]
+            for q, k, v in zip(queries, keys, values, strict=True)
+        ]
+    return torch.cat(pages, dim=1).to(value.dtype)
 
 
 @cache

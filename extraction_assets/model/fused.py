@@ -1,8 +1,10 @@
-"""A training step's small operations in fewer passes over memory: the same numbers up to rounding, no kernel of our own.
+"""A training step's small operations in fewer passes over memory: the same numbers up to rounding, by torch's own operations.
 
 On a GPU the products of an 8B take 40 % of a step as transformers and peft spell it. Most of the rest is memory traffic: a norm written as
 six operations in 32 bits, an adapter's output scaled in one pass and added in another, each with its counterpart in the backward pass.
-Here a norm is torch's one operation, and an adapter is added by the product that makes it.
+Here a norm is torch's one operation, and an adapter is added by the product that makes it. On a CPU, where that one operation is a dozen,
+a norm has a forward and a backward pass of its own; and where weights are of 32 bits and products of 16, a layer's input is rounded once, and
+not by each of its products.
 """
 
 from __future__ import annotations
@@ -27,19 +29,46 @@ def fuse(model: PeftModel) -> None:
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
     qwen: Any = model.base_model.model
-    for module in qwen.model.language_model.modules():
+    language = qwen.model.language_model
+    before_products = {norm for layer in language.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)}
+    for module in language.modules():
         # an instance attribute, under the module's own __call__: hooks and names of weights stay as they are
         if isinstance(module, Qwen3VLTextRMSNorm):
-            module.forward = partial(_norm, module, module.forward)  # type: ignore[method-assign]
+            module.forward = partial(_norm, module, module in before_products)  # type: ignore[method-assign]
         elif isinstance(module, LoraLayer) and not module.lora_variant:
             module.forward = partial(_adapted, module, module.forward)  # type: ignore[attr-defined]
 
 
-def _norm(norm: Any, stock: Forward, states: Tensor) -> Tensor:
-    if states.dtype != norm.weight.dtype:
-        return stock(states)
-    with torch.autocast(states.device.type, enabled=False):  # it would compute in 32 bits, and leave them so; the kernel does inside
-        return functional.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
+def _norm(norm: Any, before_products: bool, states: Tensor) -> Tensor:
+    """before_products: only products read what it returns, and under autocast they read it in 16 bits."""
+    device, wide = states.device.type, torch.promote_types(states.dtype, norm.weight.dtype)
+    half = before_products and torch.is_autocast_enabled(device)
+    with torch.autocast(device, enabled=False):  # it would compute in 32 bits, and leave them so; the kernel does inside
+        weight: Tensor = norm.weight.to(wide)
+        if device == "cpu" and not weight.requires_grad:
+            normed: Tensor = _FrozenRmsNorm.apply(states.to(wide), weight, norm.variance_epsilon)
+        else:
+            normed = functional.rms_norm(states.to(wide), weight.shape, weight, norm.variance_epsilon)
+    return normed.to(torch.get_autocast_dtype(device)) if half else normed
+
+
+class _FrozenRmsNorm(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. The weight gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_()
+        scale = squares.div_(states.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(states, weight, scale)
+        return (states * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        states, weight, scale = ctx.saved_tensors
+        weighted = gradient * weight
+        along = torch.linalg.vecdot(weighted, states).unsqueeze(-1)
+        turned = torch.addcmul(weighted, states, along * scale.square() / states.shape[-1], value=-1)
+        return turned.mul_(scale), None, None
 
 
 def _adapted(layer: Any, stock: Forward, states: Tensor, *others: Any, **options: Any) -> Tensor:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
+from torch.nn import functional
 
 from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import PageEncoder
-from extraction_assets.model.fused import fuse
+from extraction_assets.model.fused import _FrozenRmsNorm, fuse
 from extraction_assets.model.lora import add_lora, four_bit_config
 from extraction_assets.model.packing import pack
 from extraction_assets.model.recompute import Recompute, recompute_in_backward
@@ -80,6 +81,11 @@ def test_in_bfloat16_the_difference_is_rounding(base_folder: Path) -> None:
     stock, fused = (_trained_once(base_folder, TrainingSettings(r=4), fused, half=True) for fused in (False, True))
     assert abs(fused[0] - exact[0]) < max(2 * abs(stock[0] - exact[0]), 0.01 * exact[0])
     assert all(gradient.dtype == torch.float32 for gradient in fused[1].values())
+    assert _distance(fused[1], exact[1]) < 1.2 * _distance(stock[1], exact[1])
+
+
+def _distance(gradients: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
+    return sum(float((gradients[name] - exact[name]).square().sum()) for name in exact) ** 0.5
 
 
 @pytest.mark.parametrize("level", ["none", "mlp", "layers"])
@@ -100,3 +106,13 @@ def test_an_adapter_switched_off_is_the_base(base_folder: Path, level: Recompute
         assert float(response_loss(model, page)) != pytest.approx(expected, rel=1e-3)
         with model.disable_adapter():
             assert float(response_loss(model, page)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 12), (1, 7, 3, 8)], ids=str)
+def test_the_norm_and_its_gradient_are_those_of_its_formula(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.rand(shape[-1], generator=generator, dtype=torch.float64)
+    expected = functional.rms_norm(states, weight.shape, weight, 1e-2)
+    assert torch.allclose(_FrozenRmsNorm.apply(states, weight, 1e-2), expected, rtol=1e-12)  # type: ignore[no-untyped-call]
+    assert torch.autograd.gradcheck(lambda given: _FrozenRmsNorm.apply(given, weight, 1e-2), states)  # type: ignore[no-untyped-call]

@@ -280,3 +280,12 @@ def test_without_a_gpu_pages_run_one_by_one() -> None:
     out, _ = within_pages(module, query, query, query, None, page_lengths=(2, 3), page_starts=torch.tensor([0, 2, 5]))
     assert torch.equal(out[:, :2], within_pages(module, *[query[:, :, :2]] * 3, None, page_lengths=(2,), page_starts=torch.zeros(2))[0])
     assert not torch.equal(out[:, :1], out[:, 2:3])
+
+
+def test_on_a_cpu_attention_is_computed_in_32_bits() -> None:
+    module, place = torch.nn.Module(), {"page_lengths": (5,), "page_starts": torch.tensor([0, 5])}
+    query, key, value = torch.randn(3, 1, 2, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):  # as training has them: queries and keys come out of norms in 32 bits
+        out, _ = within_pages(module, query, key, value.bfloat16(), None, **place)
+    wanted, _ = within_pages(module, query, key, value.bfloat16().float(), None, **place)
+    assert torch.equal(out, wanted.bfloat16())
