@@ -57,23 +57,31 @@ def main() -> None:
         length = time.monotonic() - started
         wanted = digest_folder(Path(undisturbed.output))
         chosen = random.Random(arguments.seed)
-        equal = killed = resumed = 0
-        for trial in range(arguments.kills):
+        equal = killed = resumed = trials = 0
+        while killed < arguments.kills:
+            one = job(f"trial-{trials}")
+            trials += 1
             moment = chosen.uniform(0, length)
-            one = job(f"trial-{trial}")
-            killed += _kill(one, moment)
-            resumed += any((Path(one.work) / "checkpoints").glob("step-*"))
-            _run(one)
+            if _kill(one, moment):
+                killed += 1
+                resumed += any((Path(one.work) / "checkpoints").glob("step-*"))
+                _run(one)
+            else:  # the machine is less busy than it was when the undisturbed run was timed
+                length = moment
             same = digest_folder(Path(one.output)) == wanted
             equal += same
-            print(f"killed after {moment:.1f} of {length:.1f} s: {'the same' if same else 'OTHER'} bytes", file=sys.stderr, flush=True)
+            print(
+                f"{killed} kills, after {moment:.1f} of {length:.1f} s: {'the same' if same else 'OTHER'} bytes",
+                file=sys.stderr,
+                flush=True,
+            )
     rows = [
-        Row("kills", killed, "runs that SIGKILL found alive", "higher"),
-        Row("after_a_checkpoint", resumed, "runs that had a checkpoint to go on from", "higher"),
-        Row("bitwise_equal", equal, f"of {arguments.kills} adapters", "higher"),
+        Row("kills", killed, "runs that SIGKILL found alive, and that were started again", "higher"),
+        Row("after_a_checkpoint", resumed, "of them with a checkpoint to go on from", "higher"),
+        Row("bitwise_equal", equal, f"of {trials} adapters", "higher"),
     ]
     print_rows(rows, ("torch", "peft"), arguments.json)
-    if equal != arguments.kills:
+    if equal != trials:
         sys.exit(1)
 
 
