@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from extraction_assets.errors import InputError
@@ -129,7 +130,8 @@ class Engine(PageEngine):
     def _run(self) -> None:
         # Linux keeps niceness by thread, and the threads that torch starts from this one have its own: the event loop, and with it
         # liveness, gets a core before the pages that are decoded
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + NICER_THAN_LISTENING)
+        with suppress(OSError):  # a sandbox may forbid it: pages are answered all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + NICER_THAN_LISTENING)
         closing = False
         while not closing:
             begun: dict[str, Asked] = {}
