@@ -24,6 +24,7 @@ from extraction_assets.store import digest_bytes, digest_of
 REMEMBERED = 2048
 """answers that are kept for the same page to come again"""
 NICER_THAN_LISTENING = 5
+"""steps of niceness (0 to 19) that the decoding thread is below the others of its process"""
 _log = logging.getLogger(__name__)
 
 

@@ -75,8 +75,8 @@ def test_two_processes_learn_what_one_learns(data: Data, alone: TrainingJob, tmp
 
     for name in ("even", "uneven", "answers"):
         _require_same_learning(one[name], two[name], name)
-    manifest = verify_adapter(Path(two["even"].output))
-    assert (manifest.processes, manifest.sharding) == (2, LAYOUTS[layout].sharding)
+        manifest = verify_adapter(Path(two[name].output))
+        assert (manifest.processes, manifest.sharding) == (2, LAYOUTS[layout].sharding)
     assert _state(two["answers"])["val_answers"] == _state(one["answers"])["val_answers"]  # each page counted once
     for job in (one["16 bits"], two["16 bits"]):
         assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
