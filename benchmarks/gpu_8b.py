@@ -323,6 +323,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
 
     from extraction_assets.model.attention import attend_within_pages
     from extraction_assets.model.fused import fuse
+    from extraction_assets.model.last_layer import narrow_last_layer
     from extraction_assets.model.lora import add_lora, audit_lora
     from extraction_assets.model.recompute import recompute_in_backward
     from extraction_assets.model.visual_memory import VisualMemory
@@ -336,6 +337,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
         attend_within_pages(qwen)
         model = add_lora(bench.base, settings, seed=0)
         fuse(model)
+        narrow_last_layer(model)
         recompute_in_backward(model, settings.recompute)
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=settings.weight_decay)

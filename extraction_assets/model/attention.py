@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 WITHIN_PAGES = "within_pages"
 """name in transformers' AttentionInterface"""
-Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, int, float | None], Tensor]
-"""(q, k, v, page_starts, longest page, scale) -> (tokens, heads, d). q: (tokens, heads, d); k, v: (tokens, key/value heads, d)"""
+Spans = tuple[Tensor, int]
+"""(pages + 1,) int32: where each page's rows start and the last one's end; and the rows of the longest"""
+Varlen = Callable[[Tensor, Tensor, Tensor, Spans, Spans, float | None], Tensor]
+"""(q, k, v, q's spans, k's spans, scale) -> (queries, heads, d). q: (queries, heads, d); k, v: (tokens, key/value heads, d)"""
 _AMPERE = (8, 0)
 _WIDEST_HEAD = 256
 
@@ -62,27 +64,33 @@ def within_pages(
     dropout: float = 0.0,
     page_lengths: Sequence[int] | None = None,
     page_starts: Tensor | None = None,
+    queries: Sequence[int] | None = None,
+    query_starts: Tensor | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers. query: (1, heads, tokens, d); key, value: (1, key/value heads, tokens, d).
 
-    page_lengths: tokens of each page, in order. page_starts: (pages + 1,) int32, their running sum from 0.
-    Returns (1, tokens, heads, d). Raises ValueError where pages would silently see each other: no page_lengths, page_lengths that do
+    page_lengths: tokens of each page, in order. page_starts: (pages + 1,) int32, their running sum from 0. queries, query_starts: the
+    same of the queries, where they are those of each page's last tokens only (model.last_layer).
+    Returns (1, queries, heads, d). Raises ValueError where pages would silently see each other: no page_lengths, page_lengths that do
     not fill the row, several rows, or a mask (it could only say something else).
     """
-    rows, _, tokens, width = query.shape
-    if page_lengths is None or page_starts is None:
+    if queries is None or query_starts is None:
+        queries, query_starts = page_lengths, page_starts
+    if page_lengths is None or page_starts is None or queries is None or query_starts is None:
         raise ValueError("attention within pages needs page_lengths and page_starts")
     if attention_mask is not None:
         raise ValueError("attention within pages takes no attention_mask: pages are causal and unpadded")
-    if rows != 1 or sum(page_lengths) != tokens or key.shape[2] != tokens:
-        found = f"{rows} rows of {tokens} queries and {key.shape[2]} keys"
-        raise ValueError(f"attention within pages: {found} for pages of {list(page_lengths)} tokens in one row")
-    varlen = _varlen(query.device, query.dtype, width) if dropout == 0 else None
+    spans = list(zip(queries, page_lengths, strict=True))
+    if len(query) != 1 or (query.shape[2], key.shape[2]) != (sum(queries), sum(page_lengths)) or any(q > n for q, n in spans):
+        found = f"{len(query)} rows of {query.shape[2]} queries and {key.shape[2]} keys"
+        asking = "" if queries is page_lengths else f", of which the last {list(queries)} ask"
+        raise ValueError(f"attention within pages: {found} for pages of {list(page_lengths)} tokens in one row{asking}")
+    varlen = _varlen(query.device, query.dtype, query.shape[3]) if dropout == 0 else None
     if varlen is not None:
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return varlen(q, k, v, page_starts, max(page_lengths), scaling)[None], None
-    return _page_by_page(module, query, key, value, page_lengths, scaling, dropout), None
+        return varlen(q, k, v, (query_starts, max(queries)), (page_starts, max(page_lengths)), scaling)[None], None
+    return _page_by_page(module, query, key, value, queries, page_lengths, scaling, dropout), None
 
 
 def _page_by_page(
@@ -90,6 +98,7 @@ def _page_by_page(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    queries: Sequence[int],
     page_lengths: Sequence[int],
     scaling: float | None,
     dropout: float,
@@ -104,13 +113,21 @@ def _page_by_page(
     wide = device == "cpu" and any(tensor.dtype != torch.float32 for tensor in inputs)
     if wide:
         inputs = (query.float(), key.float(), value.float())
-    queries, keys, values = (tensor.split(list(page_lengths), dim=2) for tensor in inputs)
+    spans = (list(queries), list(page_lengths), list(page_lengths))
     with torch.autocast(device, enabled=False) if wide else nullcontext():
         pages = [
-            sdpa_attention_forward(module, q, k, v, attention_mask=None, dropout=dropout, scaling=scaling)[0]
-            for q, k, v in zip(queries, keys, values, strict=True)
+            sdpa_attention_forward(module, q, k, v, attention_mask=_before_the_last(q, k), dropout=dropout, scaling=scaling)[0]
+            for q, k, v in zip(*(tensor.split(span, dim=2) for tensor, span in zip(inputs, spans, strict=True)), strict=True)
         ]
     return torch.cat(pages, dim=1).to(value.dtype)
+
+
+def _before_the_last(query: Tensor, key: Tensor) -> Tensor | None:
+    """What the last tokens of a page may see of it, (queries, tokens) in the queries' dtype. None where all its tokens ask: sdpa is causal then."""
+    asked, tokens = query.shape[2], key.shape[2]
+    if asked == tokens:
+        return None
+    return query.new_full((asked, tokens), float("-inf")).triu(tokens - asked + 1)
 
 
 @cache
@@ -119,23 +136,35 @@ def _varlen(device: torch.device, dtype: torch.dtype, width: int) -> Varlen | No
     fits = dtype in (torch.float16, torch.bfloat16) and width <= _WIDEST_HEAD and width % 8 == 0
     if device.type != "cuda" or not fits or torch.cuda.get_device_capability(device) < _AMPERE:
         return None
-    if find_spec("flash_attn") is not None:
-        return _flash_attn
-    return _torch_varlen if find_spec("torch.nn.attention.varlen") is not None else None
+    kernels = (("flash_attn", _flash_attn), ("torch.nn.attention.varlen", _torch_varlen))
+    return next((kernel for name, kernel in kernels if find_spec(name) is not None and _ends_with_its_page(kernel, device, dtype)), None)
 
 
-def _flash_attn(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None) -> Tensor:
+def _ends_with_its_page(kernel: Varlen, device: torch.device, dtype: torch.dtype) -> bool:
+    """Does its last query see all of the page's tokens, where it has fewer queries? flash-attn before 2.1 let its first see the first.
+
+    Asked, because the answer differs without a word: one query of zeros weighs what it sees evenly, here a 0 and a 1.
+    """
+    query, key = torch.zeros(1, 1, 32, device=device, dtype=dtype), torch.zeros(2, 1, 32, device=device, dtype=dtype)
+    value = torch.arange(2, device=device, dtype=dtype)[:, None, None].expand(2, 1, 32).contiguous()
+    one, two = (torch.tensor([0, rows], dtype=torch.int32, device=device) for rows in (1, 2))
+    return float(kernel(query, key, value, (one, 1), (two, 2), None).mean()) == 0.5
+
+
+def _flash_attn(query: Tensor, key: Tensor, value: Tensor, queries: Spans, pages: Spans, scale: float | None) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    out: Tensor = flash_attn_varlen_func(query, key, value, starts, starts, longest, longest, softmax_scale=scale, causal=True)
+    (own_starts, own_longest), (starts, longest) = queries, pages
+    out: Tensor = flash_attn_varlen_func(query, key, value, own_starts, starts, own_longest, longest, softmax_scale=scale, causal=True)
     return out
 
 
-def _torch_varlen(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None) -> Tensor:
+def _torch_varlen(query: Tensor, key: Tensor, value: Tensor, queries: Spans, pages: Spans, scale: float | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     # before torch 2.12 it knew no enable_gqa, and its kernel took grouped heads as they came
     grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
     # a window of (-1, 0) is how it is told to be causal
-    out: Any = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), **grouped)
+    (own_starts, own_longest), (starts, longest) = queries, pages
+    out: Any = varlen_attn(query, key, value, own_starts, starts, own_longest, longest, scale=scale, window_size=(-1, 0), **grouped)
     return out

@@ -34,6 +34,12 @@ class Pack:
     """(response tokens,) int64: where the tokens stand that are followed by a response token"""
     response: torch.Tensor
     """(response tokens,) int64: the token to be predicted there"""
+    tails: tuple[int, ...]
+    """of each page, its tokens from the first that is followed by a response token to its last"""
+    tail_at: torch.Tensor
+    """(tokens of all tails,) int64: where they stand"""
+    tail_starts: torch.Tensor
+    """(pages + 1,) int32: 0 and the running sum of tails"""
     patches: tuple[int, ...]
     """rows of pixel_values of each page: all its patches, or 0 where model.visual_memory knows the page"""
     pixel_values: torch.Tensor
@@ -59,6 +65,11 @@ class Pack:
             "page_starts": self.page_starts,
         }
 
+    @property
+    def tail_inputs(self) -> dict[str, Any]:
+        """Keyword arguments beside `inputs` of a pass that wants the logits of tails only (model.last_layer)."""
+        return {"tails": self.tails, "tail_at": self.tail_at, "tail_starts": self.tail_starts}
+
     def to(self, device: torch.device) -> Pack:
         moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **moved)
@@ -75,6 +86,7 @@ def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
     labels = np.concatenate([text.labels for text in texts])
     # a page begins with its prompt, so no label stands at a page's first token: nothing is predicted across pages
     labelled = np.flatnonzero(labels != IGNORED)
+    tails = tuple(text.tokens - text.prompt_tokens + 1 for text in texts)
     return Pack(
         ids=tuple(page.id for page in pages),
         lengths=lengths,
@@ -83,6 +95,9 @@ def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
         page_starts=torch.from_numpy(starts.astype(np.int32)),
         response_at=torch.from_numpy(labelled - 1),
         response=torch.from_numpy(labels[labelled]),
+        tails=tails,
+        tail_at=torch.from_numpy(np.concatenate([np.arange(end - tail, end) for end, tail in zip(starts[1:], tails, strict=True)])),
+        tail_starts=torch.from_numpy(np.concatenate([[0], np.cumsum(tails)]).astype(np.int32)),
         patches=tuple(len(page.pixel_values) for page in pages),
         pixel_values=torch.from_numpy(np.concatenate([page.pixel_values for page in pages])),
         image_grid_thw=torch.tensor([[1, text.rows * merge, text.columns * merge] for text in texts]),

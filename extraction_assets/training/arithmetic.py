@@ -1,9 +1,9 @@
 """Closed-form parameters, FLOPs and bytes of a LoRA step on Qwen3-VL. Works from config.json alone, no weights needed.
 
 Counted are matrix products and attention (2 FLOPs a multiply-add). The base is frozen, so its backward pass computes gradients of
-activations only, as many FLOPs as its forward pass; the vision tower has no backward pass at all. Saved activations are what
-autograd keeps on stock transformers with flash or sdpa attention (without recompute checked against 9.5 GiB measured for a
-page of 1,500 tokens at 8B).
+activations only, as many FLOPs as its forward pass; the vision tower has no backward pass at all. The last layer is computed for response
+tokens only, but for its keys and values (model.last_layer). Saved activations are what autograd keeps with model.fused and flash or sdpa
+attention (without recompute checked against 9.5 GiB measured for a page of 1,500 tokens at 8B on stock transformers).
 """
 
 from __future__ import annotations
@@ -114,11 +114,17 @@ class ModelShape(Record):
 
     def training_flops(self, visual_tokens: int, tokens: int, response_tokens: int, settings: TrainingSettings) -> float:
         """Forward and backward of one example."""
-        forward = self.language_flops(tokens)
-        backward = 2.0 * self.language_linears * tokens + 2 * self._attention_flops(tokens)
-        adapters = 3 * 2.0 * self.adapter_parameters(settings) * tokens
+        others = tokens - response_tokens
+        idle = 2 * self.hidden * self.query + 3 * self.hidden * self.intermediate  # of the last layer's linears
+        idle_sides = 2 * (self.hidden + self.query) + (3 * (self.hidden + self.intermediate) if settings.targets == "attention+mlp" else 0)
+        linears = 2.0 * (self.language_linears * tokens - idle * others)
+        attention = self._attention_flops(tokens) - self._attention_flops(others) / self.layers
+        forward = linears + attention
+        backward = linears + 2 * attention
+        adapters = 3 * 2.0 * (self.adapter_parameters(settings) * tokens - settings.r * idle_sides * others)
         head = 2 * 2.0 * self.vocabulary * self.hidden * response_tokens
-        again = {"none": 0.0, "mlp": 2.0 * self.layers * 3 * self.hidden * self.intermediate * tokens, "layers": forward}
+        mlps = 2.0 * 3 * self.hidden * self.intermediate * (self.layers * tokens - others)
+        again = {"none": 0.0, "mlp": mlps, "layers": forward}
         return self.vision_flops(visual_tokens) + forward + backward + adapters + head + again[settings.recompute]
 
     def _attention_flops(self, tokens: int) -> float:
@@ -142,24 +148,31 @@ class ModelShape(Record):
         linear_bytes = NF4_BYTES if settings.method == "qlora" else dtype_bytes
         h, q, kv, i = self.hidden, self.query, self.key_value, self.intermediate
         adapts_mlp = settings.targets == "attention+mlp"
-        # in the weights' dtype: two norms' outputs, q, k, v, attention's output; gate, act(gate), up, their product
-        attention, mlp = dtype_bytes * (2 * h + 2 * q + 2 * kv), dtype_bytes * 4 * i
+        # in the weights' dtype. keys: a norm's input and output, k and v, the key norm's input; queries: q, its norm's input, attention's
+        # output, another norm's input and output; mlp: gate, act(gate), up, their product. model.fused: stock norms would keep 32 bits
+        keys, queries, mlp = dtype_bytes * (2 * h + 3 * kv), dtype_bytes * (2 * h + 3 * q), dtype_bytes * 4 * i
         if not adapts_mlp:  # frozen linears need no inputs: neither that product nor the norm's output
             mlp -= dtype_bytes * (i + h)
-        attention += dtype_bytes * (2 * h + q + kv)  # the norms' inputs (model.fused: stock ones would keep them in 32 bits)
-        attention += dtype_bytes * 4 * settings.r
+        keys += dtype_bytes * 2 * settings.r
+        queries += dtype_bytes * 2 * settings.r
         mlp += dtype_bytes * 3 * settings.r if adapts_mlp else 0
         if settings.dropout:  # each adapter drops its own copy of its input
-            attention += (dtype_bytes + 1) * (3 * h + q)
+            keys += (dtype_bytes + 1) * 2 * h
+            queries += (dtype_bytes + 1) * (h + q)
             mlp += (dtype_bytes + 1) * (2 * h + i) if adapts_mlp else 0
         if settings.dora:  # what it scales: the base's output, and the sum
-            attention += 2 * dtype_bytes * (q + 2 * kv + h)
+            keys += 2 * dtype_bytes * 2 * kv
+            queries += 2 * dtype_bytes * (q + h)
             mlp += 2 * dtype_bytes * (2 * i + h) if adapts_mlp else 0
-        # kept in every layer, and for the one layer that is being computed again
-        kept, once = {
-            "none": (attention + mlp, 0),
-            "mlp": (attention, mlp),
-            "layers": (dtype_bytes * h, attention + mlp),
+        # once in all: the last norm's input, the positions' sines and cosines, and keys and values for each of a group's heads (the
+        # page-by-page kernel of the last layer)
+        single = dtype_bytes * (h + 2 * self.head_dim)
+        keys_last = keys + (dtype_bytes * 2 * q if q != kv else 0)
+        # kept in every layer of a token; in the last, of any token and of a response token besides; for the one layer computed again
+        kept, last, last_response, once = {
+            "none": (keys + queries + mlp, keys_last, queries + mlp + dtype_bytes * h, 0),
+            "mlp": (keys + queries, keys_last, queries + dtype_bytes * h, mlp),
+            "layers": (dtype_bytes * h, dtype_bytes * h, 0, keys + queries + mlp),
         }[settings.recompute]
         head = response_tokens * self.vocabulary * (2 * dtype_bytes + 8)  # logits, their float32 copy, and both gradients
         pixels = visual_tokens * self.merge * self.patch_values * 4
@@ -168,7 +181,7 @@ class ModelShape(Record):
         return MemoryEstimate(
             weights=round(self.language_linears * linear_bytes + self.other_parameters * dtype_bytes),
             adapters=self.adapter_parameters(settings) * _ADAPTER_BYTES,
-            activations=tokens * (self.layers * kept + once),
+            activations=tokens * ((self.layers - 1) * kept + last + once + single) + response_tokens * last_response,
             head=head,
             pixels=pixels + tower + seen,
         )

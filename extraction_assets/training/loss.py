@@ -15,9 +15,10 @@ def response_loss(model: nn.Module, pack: Pack) -> torch.Tensor:
     """Sum of the cross entropies of the pack's response tokens, () float32: that of its pages run alone.
 
     Logits are computed only where a response token follows: (1, response tokens, vocabulary) instead of (1, tokens, vocabulary). The
-    places come as indices, not as a mask: nothing has to be counted on the device.
+    places come as indices, not as a mask: nothing has to be counted on the device. A model with a narrowed last layer (model.last_layer)
+    computes that layer there only, too.
     """
-    logits = model(**pack.inputs, logits_to_keep=pack.response_at).logits
+    logits = model(**pack.inputs, **pack.tail_inputs, logits_to_keep=pack.response_at).logits
     return functional.cross_entropy(logits[0].float(), pack.response, reduction="sum")
 
 

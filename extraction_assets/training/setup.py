@@ -16,6 +16,7 @@ from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import BaseFormat, base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.fused import fuse
+from extraction_assets.model.last_layer import narrow_last_layer
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.recompute import recompute_in_backward
 from extraction_assets.model.sharding import is_sharded, load_whole_state
@@ -80,6 +81,7 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
     if job.start is not None:
         load_adapter_weights(model, Path(job.start))
     fuse(model)
+    narrow_last_layer(model)
     recompute_in_backward(model, job.settings.recompute)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=job.settings.weight_decay)

@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch.nn import functional
 
 from extraction_assets.model import attention
-from extraction_assets.model.attention import WITHIN_PAGES, attend_within_pages, within_pages
+from extraction_assets.model.attention import WITHIN_PAGES, Spans, attend_within_pages, within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder
 from extraction_assets.model.lora import add_lora
@@ -245,16 +245,19 @@ def test_a_pack_without_a_page_is_an_error() -> None:
 # --- kernels ------------------------------------------------------------------------------------------------------------------------
 
 
-def _varlen_as_documented(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, longest: int, scale: float | None
+def varlen_as_documented(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, queries: Spans, pages: Spans, scale: float | None
 ) -> torch.Tensor:
     """What torch's varlen_attn and flash-attn's varlen function promise, in plain torch: they themselves need a GPU."""
-    assert starts.dtype == torch.int32
-    assert longest == starts.diff().max()
+    for starts, longest in (queries, pages):
+        assert starts.dtype == torch.int32
+        assert longest == starts.diff().max()
     out = torch.empty_like(query)
-    for start, end in itertools.pairwise(starts.tolist()):
-        q, k, v = (tensor[start:end].transpose(0, 1)[None] for tensor in (query, key, value))
-        out[start:end] = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)[0].transpose(0, 1)
+    for own, page in zip(itertools.pairwise(queries[0].tolist()), itertools.pairwise(pages[0].tolist()), strict=True):
+        q, k, v = (tensor[slice(*span)].transpose(0, 1)[None] for tensor, span in ((query, own), (key, page), (value, page)))
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+        out[slice(*own)] = mixed[0].transpose(0, 1)
     return out
 
 
@@ -266,7 +269,7 @@ def test_varlen_kernels_are_called_as_they_are_documented(ours: PeftModel, encod
     def varlen(*arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return _varlen_as_documented(*arguments)
+        return varlen_as_documented(*arguments)
 
     monkeypatch.setattr(attention, "_varlen", lambda *_: varlen)
     assert (logits(ours, whole.inputs) - page_by_page).abs().max() < LOGITS

@@ -10,6 +10,7 @@ from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.fused import fuse
+from extraction_assets.model.last_layer import narrow_last_layer
 from extraction_assets.model.lora import add_lora
 from extraction_assets.model.packing import pack
 from extraction_assets.model.recompute import LEVELS, Recompute, recompute_in_backward
@@ -19,8 +20,11 @@ from extraction_assets.training.loss import response_loss
 from extraction_assets_tests.model.pages import page_png
 
 
-def _kept_bytes(base_folder: Path, settings: TrainingSettings, level: Recompute) -> tuple[int, int]:
-    """(bytes that autograd keeps between forward and backward, what the plan says of it); the same tensor kept twice counts once."""
+def _kept_bytes(base_folder: Path, settings: TrainingSettings, level: Recompute) -> tuple[int, int, int]:
+    """(bytes that autograd keeps between forward and backward, the plan's activations, those of a layer more).
+
+    The same tensor kept twice counts once.
+    """
     base = load_base(base_folder, dtype=torch.float32)
     attend_within_pages(base.model)
     encoder = PageEncoder(base.format)
@@ -28,6 +32,7 @@ def _kept_bytes(base_folder: Path, settings: TrainingSettings, level: Recompute)
     packed = pack(pages, base.format.pages.merge)
     model = add_lora(base, settings, seed=0)
     fuse(model)
+    narrow_last_layer(model)
     recompute_in_backward(model, level)
     model.train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -46,17 +51,21 @@ def _kept_bytes(base_folder: Path, settings: TrainingSettings, level: Recompute)
     response = sum(page.text.response_tokens for page in pages)
     visual = sum(page.text.rows * page.text.columns for page in pages)
     tokens = sum(page.text.tokens for page in pages)
-    plan = ModelShape.of(base.format).memory(settings.model_copy(update={"recompute": level}), 4, tokens, response, visual, visual)
-    return total, plan.activations
+    shape, chosen = ModelShape.of(base.format), settings.model_copy(update={"recompute": level})
+    plans = [
+        each.memory(chosen, 4, tokens, response, visual, visual).activations
+        for each in (shape, shape.model_copy(update={"layers": shape.layers + 1}))
+    ]
+    return total, plans[0], plans[1]
 
 
 @pytest.mark.parametrize("settings", [{}, {"dora": True}, {"dropout": 0.1}, {"targets": "attention"}], ids=str)
 def test_what_autograd_keeps_is_what_the_plan_says(base_folder: Path, settings: dict[str, Any]) -> None:
     chosen = TrainingSettings(r=4, **settings)
-    kept = {level: _kept_bytes(base_folder, chosen, level) for level in LEVELS}
-    measured, planned = ({level: pair[side] for level, pair in kept.items()} for side in (0, 1))
-    assert planned["none"] == pytest.approx(measured["none"], rel=0.15)
-    assert measured["none"] > measured["mlp"] > measured["layers"]
-    # of the two layers, the plan takes one to be there in full while it is computed again
-    for level in ("mlp", "layers"):
-        assert planned["none"] - planned[level] == pytest.approx((measured["none"] - measured[level]) / 2, rel=0.15)
+    measured, planned, more = zip(*(_kept_bytes(base_folder, chosen, level) for level in LEVELS), strict=True)
+    assert measured[0] > measured[1] > measured[2]
+    # the plan counts besides what is kept the layer that is being computed again, and no two at once
+    whole, without_mlp, _ = (above - plan for above, plan in zip(more, planned, strict=True))
+    again = (0, whole - without_mlp, whole)
+    for level, kept, plan, once in zip(LEVELS, measured, planned, again, strict=True):
+        assert plan - once == pytest.approx(kept, rel=0.15), level

@@ -100,7 +100,8 @@ def test_closed_form_reproduces_the_8b_figures(data: Data) -> None:
     """Weights 16.3 / 6.7 GiB, adapters 0.65, activations 9.5 GiB a page of 1,500 tokens, 52.1 TFLOP a page (ViT 7.2, LLM forward 21.5).
 
     The 9.5 GiB are those of stock norms, which keep their input in fp32; ours keep it in bf16: 2 bytes less for each norm's input, of which a layer
-    has two of the hidden size, and one for each query and key head."""
+    has two of the hidden size, and one for each query and key head. The 52.1 TFLOP are those of a whole last layer: ours spares the 1,200 tokens
+    that are no response 0.89 of products (2 x 2 x 1,200 x (2 x 4,096 x 4,096 + 3 x 4,096 x 12,288)) and 0.035 of attention (3 x 2 x 4,096 x 1,200^2)."""
     named = load_base_format(data.base)
     shape, settings = ModelShape.of(replace(named, config=CONFIG_8B)), TrainingSettings()
     lora = shape.memory(settings, 2, tokens=1500, response_tokens=300, visual_tokens=1200, page_visual_tokens=1200)
@@ -115,7 +116,7 @@ def test_closed_form_reproduces_the_8b_figures(data: Data) -> None:
     assert (lora.activations + kept_in_half) / gib == pytest.approx(9.5, rel=0.02)
     assert shape.vision_flops(1200) / 1e12 == pytest.approx(7.2, rel=0.01)
     assert shape.language_flops(1500) / 1e12 == pytest.approx(21.5, rel=0.01)
-    assert shape.training_flops(1200, 1500, 300, settings) / 1e12 == pytest.approx(52.1, rel=0.02)
+    assert shape.training_flops(1200, 1500, 300, settings) / 1e12 == pytest.approx(52.1 - 0.89 - 0.035, rel=0.005)
 
 
 def test_a_plan_that_cannot_fit_says_what_to_change_and_that_change_fits(data: Data) -> None:
