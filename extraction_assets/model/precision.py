@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import torch
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""of products; weights stay as they are"""
 _CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """x86's two sets, and ARM's. Without any of them each product is taken apart and rounded in software: a step of the demo's training took
 a minute on a CPU with AVX2 alone (AMD EPYC, torch 2.13), where float32 takes seconds"""
@@ -20,6 +23,7 @@ def multiplies_bfloat16(device: str) -> bool:
     return any(capabilities.get(name) for name in _CPU_INSTRUCTIONS)
 
 
-def in_bfloat16(device: str) -> torch.autocast:
-    """Autocast to bfloat16 where the machine multiplies it itself; else float32 as it stands."""
-    return torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device))
+def products(precision: Precision, device: str) -> torch.autocast:
+    """Autocast of a training step's products. auto: to bfloat16 where the machine multiplies it itself; else as they stand."""
+    half = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device))
+    return torch.autocast(device, torch.bfloat16, enabled=half)

@@ -3,12 +3,14 @@
 Adapters never touch the tower, so its outputs are the same at every step. Each page goes through it alone, whatever pack it comes in: what
 is kept and what would be computed again are the same bits, and a resumed run ends where an undisturbed one ends.
 Kept in host memory up to a budget, first come first kept; nothing that was kept is dropped.
+On a CPU the tower may run ahead of the steps, in a thread of its own: it is half of a step's products, and takes the core that a step's small
+operations leave idle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,13 +24,17 @@ _Page = tuple[torch.Tensor, ...]
 
 
 class VisualMemory:
-    def __init__(self, model: Qwen3VLForConditionalGeneration, budget: int) -> None:
-        """Take the place of the model's own get_image_features. budget: bytes."""
+    def __init__(
+        self, model: Qwen3VLForConditionalGeneration, budget: int, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        """Take the place of the model's own get_image_features. budget: bytes. precision: that of the passes, for pages seen ahead."""
         self._inner: Any = model.model
         self._see = self._inner.get_image_features
         self._inner.get_image_features = self._features
         self._budget, self._taken = budget, 0
         self._kept: dict[str, _Page] = {}
+        self._ahead: dict[str, _Page] = {}
+        self._precision = precision
         self._pack: Pack | None = None
         self._keep = False
 
@@ -44,6 +50,16 @@ class VisualMemory:
             yield
         finally:
             self._pack = None
+
+    def see_ahead(self, pack: Pack) -> None:
+        """Run the tower for a pack whose forward pass is yet to come. May be called by another thread than the one that trains."""
+        start = 0
+        with torch.no_grad(), self._precision():
+            for number, (example, patches) in enumerate(zip(pack.ids, pack.patches, strict=True)):
+                if patches:
+                    pixels, grid = pack.pixel_values[start : start + patches], pack.image_grid_thw[number : number + 1]
+                    self._ahead[example] = self._run(pixels, grid, {"return_dict": True})
+                start += patches
 
     def _features(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **options: Any) -> Any:
         if self._pack is None:  # not a pack: answers during training
@@ -61,10 +77,14 @@ class VisualMemory:
         return BaseModelOutputWithDeepstackFeatures(pooler_output=merged, deepstack_features=deepstack)  # type: ignore[arg-type]
 
     def _page(self, example: str, pixels: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> _Page:
-        seen = self._see(pixels, grid, **options)
-        page: _Page = (seen.pooler_output[0], *(part[0] for part in seen.deepstack_features))
+        ahead = self._ahead.pop(example, None)
+        page = self._run(pixels, grid, options) if ahead is None else ahead
         size = sum(part.nbytes for part in page)
         if self._keep and self._taken + size <= self._budget:
             self._taken += size
             self._kept[example] = tuple(part.detach().to("cpu", copy=True) for part in page)
         return page
+
+    def _run(self, pixels: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> _Page:
+        seen = self._see(pixels, grid, **options)
+        return (seen.pooler_output[0], *(part[0] for part in seen.deepstack_features))

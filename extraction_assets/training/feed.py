@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -17,9 +17,15 @@ _AGAIN = "Materialize page_images and the splits again"
 class Feed:
     """Reads, checks and packs examples whose tokens are known already."""
 
-    def __init__(self, examples: Sequence[tuple[Example, TextEncoding]], encoder: PageEncoder, known: Container[str] = frozenset()) -> None:
-        """known: ids of examples whose pages need no pixels any more."""
-        self.examples, self.encoder, self.known = examples, encoder, known
+    def __init__(
+        self,
+        examples: Sequence[tuple[Example, TextEncoding]],
+        encoder: PageEncoder,
+        known: Container[str] = frozenset(),
+        see_ahead: Callable[[Pack], None] | None = None,
+    ) -> None:
+        """known: ids of examples whose pages need no pixels any more. see_ahead: what else to do with a pack ahead of its step."""
+        self.examples, self.encoder, self.known, self._see_ahead = examples, encoder, known, see_ahead
         self.ids = [example.id for example, _ in examples]
         self.lengths = [text.tokens for _, text in examples]
         self.response_tokens = [text.response_tokens for _, text in examples]
@@ -28,15 +34,21 @@ class Feed:
         """One pack for each group of rows, in order. Raises InputError naming the example whose page is missing or altered."""
         groups = iter(rows)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: list[Future[Pack]] = [pool.submit(self.pack, group) for group in islice(groups, ahead)]
+            waiting: list[Future[Pack]] = [pool.submit(self._ahead, group) for group in islice(groups, ahead)]
             try:
                 while waiting:
                     done = waiting.pop(0).result()
-                    waiting += [pool.submit(self.pack, group) for group in islice(groups, 1)]
+                    waiting += [pool.submit(self._ahead, group) for group in islice(groups, 1)]
                     yield done
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _ahead(self, rows: Sequence[int]) -> Pack:
+        packed = self.pack(rows)
+        if self._see_ahead is not None:
+            self._see_ahead(packed)
+        return packed
 
     def pack(self, rows: Sequence[int]) -> Pack:
         return pack([self._page(row) for row in rows], self.encoder.pages.merge)

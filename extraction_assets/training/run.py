@@ -30,7 +30,7 @@ from peft.helpers import disable_input_dtype_casting
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.packing import Pack
-from extraction_assets.model.precision import multiplies_bfloat16
+from extraction_assets.model.precision import products
 from extraction_assets.model.sharding import is_sharded, whole
 from extraction_assets.store import write_atomically
 from extraction_assets.training.adapter import verify_adapter
@@ -205,12 +205,10 @@ def _validates_again(run: Run) -> bool:
 def _loss(run: Run, model: torch.nn.Module, pack: Pack, keep: bool) -> torch.Tensor:
     """keep: the pack's pages will come again."""
     device = run.accelerator.device.type
-    # float32 adapters beside bfloat16 weights: autocast multiplies in bfloat16, peft must not lift the activations to float32 first
-    precision = run.job.settings.precision
-    half = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device))
     with (
-        torch.autocast(device, torch.bfloat16, enabled=half),
-        disable_input_dtype_casting(run.adapter, active=half),
+        products(run.job.settings.precision, device),
+        # float32 adapters beside bfloat16 weights: peft must not lift the activations to float32 before autocast multiplies
+        disable_input_dtype_casting(run.adapter, active=torch.is_autocast_enabled(device)),
         run.visual.pages_of(pack, keep),
     ):
         return response_loss(model, pack)

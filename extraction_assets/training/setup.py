@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +19,7 @@ from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.fused import fuse
 from extraction_assets.model.last_layer import narrow_last_layer
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
+from extraction_assets.model.precision import products
 from extraction_assets.model.recompute import recompute_in_backward
 from extraction_assets.model.sharding import is_sharded, load_whole_state
 from extraction_assets.model.visual_memory import VisualMemory
@@ -100,8 +102,11 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
     if is_sharded(prepared_model):  # the parameters are others now
         load_whole_state(prepared_optimizer.optimizer, moments)
-    visual = VisualMemory(base.model, job.visual_memory)
-    train, val = Feed(train_split, encoder, visual), Feed(val_split, encoder, visual)
+    device = accelerator.device.type
+    visual = VisualMemory(base.model, job.visual_memory, partial(products, job.settings.precision, device))
+    # a GPU has no idle core for it; parts of a sharded tower come together in the order of the steps
+    see_ahead = visual.see_ahead if device == "cpu" and not is_sharded(prepared_model) else None
+    train, val = (Feed(split, encoder, visual, see_ahead) for split in (train_split, val_split))
     return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress, meter, visual)
 
 

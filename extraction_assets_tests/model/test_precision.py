@@ -25,7 +25,7 @@ def test_a_cpu_without_bfloat16_instructions_computes_in_float32(
     precision.multiplies_bfloat16.cache_clear()
     try:
         assert precision.multiplies_bfloat16("cpu") is expected
-        with precision.in_bfloat16("cpu"):
+        with precision.products("auto", "cpu"):
             product = torch.ones(2, 2) @ torch.ones(2, 2)
         assert product.dtype == (torch.bfloat16 if expected else torch.float32)
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,11 @@ import torch
 from extraction_assets.model.base import Base, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.examples import read_examples
-from extraction_assets.model.packing import pack
+from extraction_assets.model.packing import Pack, pack
 from extraction_assets.model.visual_memory import VisualMemory
 from extraction_assets.training import feed, run
 from extraction_assets.training.loss import response_loss
-from extraction_assets_tests.training.conftest import Data
+from extraction_assets_tests.training.conftest import SETTINGS, Data
 
 
 def _train(data: Data, work: Path, gigabytes: float, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, int]:
@@ -62,3 +64,47 @@ def test_a_pack_with_and_without_pixels_has_the_same_loss(data: Data, base: Base
     torch.testing.assert_close(both[0], stock, rtol=1e-6, atol=0)
     assert pages[2].id not in memory
     torch.testing.assert_close(response_loss(model, pack(pages)), stock)  # outside, the model is as it was
+
+
+def test_a_page_seen_ahead_is_the_page_seen_in_its_step(data: Data, base: Base, encoder: PageEncoder) -> None:
+    model = load_base(data.base, dtype=torch.float32).model
+    pages = [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in read_examples(data.train)[:2]]
+    packed, seen = pack(pages), 0
+    real = model.model.get_image_features
+
+    def counted(*arguments: object, **options: object) -> object:
+        nonlocal seen
+        seen += 1
+        return real(*arguments, **options)
+
+    model.model.get_image_features = counted
+    memory = VisualMemory(model, 10**9)
+    with memory.pages_of(packed, keep=False):
+        in_step = response_loss(model, packed)
+    assert seen == 2
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(memory.see_ahead, packed).result()
+    assert seen == 4
+    with memory.pages_of(packed, keep=False):
+        ahead = response_loss(model, packed)
+    assert seen == 4
+    assert torch.equal(in_step, ahead)
+    with memory.pages_of(packed, keep=False):  # what was seen ahead served once
+        response_loss(model, packed)
+    assert seen == 6
+
+
+def test_training_sees_pages_ahead_in_its_own_precision(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit: with bfloat16 products, features of another precision would be another adapter."""
+    settings = SETTINGS.model_copy(update={"precision": "bfloat16", "epochs": 1})
+    ahead = run.train(data.job(tmp_path / "ahead", settings))
+    threads = set()
+
+    def nothing(memory: VisualMemory, packed: Pack) -> None:
+        threads.add(threading.current_thread())
+
+    monkeypatch.setattr(VisualMemory, "see_ahead", nothing)
+    in_steps = run.train(data.job(tmp_path / "in_steps", settings))
+    assert threads
+    assert threading.main_thread() not in threads
+    assert (ahead / "adapter_model.safetensors").read_bytes() == (in_steps / "adapter_model.safetensors").read_bytes()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from extraction_assets.demo.base_recipe.glyph_batches import PATCHES, GlyphBatch, glyph_batches
 from extraction_assets.demo.base_recipe.trainer import Rates
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see, share
-from extraction_assets.model.precision import in_bfloat16
+from extraction_assets.model.precision import products
 
 HELD_OUT_SEED = 987_000
 """Evaluation batches come from here; training seeds are small numbers."""
@@ -36,7 +36,7 @@ def score_glyphs(visual: torch.nn.Module, heads: GlyphHeads, batch: GlyphBatch, 
     pixels = torch.from_numpy(batch.pixels).to(device)
     images, height, width, _ = pixels.shape
     wanted = torch.from_numpy(batch.classes).to(device)
-    with in_bfloat16(device.type):
+    with products("auto", device.type):
         seen = see(visual, patches_of(pixels), images, height, width)
         from_patch, from_merged = heads(seen, torch.from_numpy(batch.chosen).to(device))
         place_error = heads.place_error(seen, images, height, width)

@@ -23,7 +23,7 @@ from extraction_assets.demo.base_recipe.papers import paper_example
 from extraction_assets.demo.base_recipe.reading_model import answer_pages
 from extraction_assets.demo.base_recipe.reading_stage import score_answers
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, patches_of, see
-from extraction_assets.model.precision import in_bfloat16
+from extraction_assets.model.precision import products
 
 SIZES = ((512, 640), (640, 672), (640, 896))
 PAGES_AT_ONCE = 4
@@ -59,7 +59,7 @@ def _measure_size(
         answers += answer_pages(model, tokenizer, pixels, tuple(example.instruction for example in group))
         classes = torch.from_numpy(np.concatenate([cell_classes(e.glyphs, width, height) for e in group]).reshape(-1)).to(device)
         chosen = torch.nonzero(classes > 0).flatten()
-        with in_bfloat16(device.type):
+        with products("auto", device.type):
             logits = heads(see(model.model.visual, patches_of(pixels), len(group), height, width), chosen)
         for found, of_head in zip(named, logits, strict=True):
             found += (of_head.argmax(-1) == classes[chosen]).tolist()

@@ -20,7 +20,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 
 from extraction_assets.demo.base_recipe.reading_batches import prompt
 from extraction_assets.demo.base_recipe.vision import Seen, patches_of, see
-from extraction_assets.model.precision import in_bfloat16
+from extraction_assets.model.precision import products
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def answer_pages(model: Any, tokenizer: Tokenizer, pixels: Tensor, instructions:
     pad, image = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id("<|image_pad|>")
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    with in_bfloat16(device.type):
+    with products("auto", device.type):
         generated = model.generate(
             input_ids=ids,
             attention_mask=mask,

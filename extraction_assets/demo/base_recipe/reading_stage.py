@@ -20,7 +20,7 @@ from extraction_assets.demo.base_recipe.reading_batches import NOT_SCORED, PageS
 from extraction_assets.demo.base_recipe.reading_model import answer_pages, read
 from extraction_assets.demo.base_recipe.trainer import Rates
 from extraction_assets.demo.base_recipe.vision import GlyphHeads, share
-from extraction_assets.model.precision import in_bfloat16
+from extraction_assets.model.precision import products
 
 HELD_OUT_SEED = 987_000
 GLYPH_WEIGHT = 0.3
@@ -103,7 +103,7 @@ def score_reading(
         for array in (batch.labels, batch.value_tokens, batch.verdicts)
     )
     pixels, ids, positions = (torch.from_numpy(array).to(device) for array in (batch.pixels, batch.ids, batch.positions))
-    with in_bfloat16(device.type):
+    with products("auto", device.type):
         found = read(
             model, pixels, ids, positions, batch.before, torch.from_numpy(scored).to(device), WATCHED_LAYERS, teach_tower, compiled
         )
@@ -120,7 +120,7 @@ def score_reading(
     loss = answer + guided.loss
     if teach_tower:
         classes = torch.from_numpy(batch.classes).to(device)
-        with in_bfloat16(device.type):
+        with products("auto", device.type):
             named = heads(found.seen, torch.from_numpy(batch.chosen).to(device))
             place_error = heads.place_error(found.seen, *pixels.shape[:3])
         named_loss = sum(functional.cross_entropy(logits.float(), classes) for logits in named)
