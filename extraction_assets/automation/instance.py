@@ -63,19 +63,52 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     return instance
 
 
-@dg.logger(None, description="Warnings of our assets, one line each. Everything else stands in the event log.")
+@dg.logger(None, description="Warnings of our assets and what a step waits for, one line each. Everything else stands in the event log.")
 def terminal_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
-    logger = logging.Logger("extraction", level=logging.WARNING)
+    logger = logging.Logger("extraction", level=logging.DEBUG)
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: getattr(record, "dagster_meta", {}).get("dagster_event") is None)
-    # a settings asset says it in the event log; `update` has said it of all settings before its first run
-    handler.addFilter(lambda record: OUTSIDE not in record.getMessage())
+    handler.addFilter(_ForUsers())
     handler.setFormatter(_UserMessage("%(levelname)s %(message)s"))
     logger.addHandler(handler)
     return logger
 
 
+class _ForUsers(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        pool = _pool_waited_for(record)
+        if pool is not None:  # Dagster says it again and again
+            known = pool in self._waiting
+            self._waiting.add(pool)
+            return not known
+        if _event(record) is not None:
+            return False
+        # a settings asset says that of its settings in the event log; `update` has said it of all before its first run
+        return record.levelno >= logging.WARNING and OUTSIDE not in record.getMessage()
+
+
 class _UserMessage(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        pool = _pool_waited_for(record)
+        if pool is not None:
+            step = getattr(_event(record), "step_key", None)
+            return f"{step} waits: another run has the pool {pool}, which takes one at a time (in the UI: Deployment, Concurrency)"
         message = getattr(record, "dagster_meta", {}).get("orig_message") or record.getMessage()
         return f"{record.levelname.lower()}: {message}"
+
+
+def _event(record: logging.LogRecord) -> dg.DagsterEvent | None:
+    event: dg.DagsterEvent | None = getattr(record, "dagster_meta", {}).get("dagster_event")
+    return event
+
+
+def _pool_waited_for(record: logging.LogRecord) -> str | None:
+    """Of the event by which Dagster says that a step is blocked: an engine's, whose metadata name the pool."""
+    event = _event(record)
+    if event is None or not event.is_engine_event:
+        return None
+    pool = event.engine_event_data.metadata.get("pool")
+    return None if pool is None else str(pool.value)

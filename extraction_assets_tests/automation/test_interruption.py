@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from extraction_assets.assets.training import TRAINING_POOL
-from extraction_assets.automation.instance import open_instance
+from extraction_assets.automation.instance import open_instance, terminal_logger
 from extraction_assets.automation.staleness import Planner
 from extraction_assets.automation.update import end_abandoned_runs
 from extraction_assets.definitions import build_definitions
@@ -105,6 +106,26 @@ def test_a_killed_run_keeps_no_pool_slot_whether_claimed_or_only_promised(tmp_pa
         assert not storage.claim_concurrency_slot(TRAINING_POOL, "another", "lora_adapter").is_claimed
         end_abandoned_runs(instance)
         assert storage.claim_concurrency_slot(TRAINING_POOL, "another", "lora_adapter").is_claimed
+
+
+def test_a_run_that_waits_for_a_pool_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @dg.asset(pool=TRAINING_POOL)
+    def slow() -> None: ...
+
+    job = dg.Definitions([slow]).resolve_implicit_global_asset_job_def().with_logger_defs({"console": terminal_logger})
+    with open_instance(make_home(tmp_path / "home", {"invoice/acme": 1}, types=("invoice",))) as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(TRAINING_POOL, 1)
+        other = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
+        assert storage.claim_concurrency_slot(TRAINING_POOL, other.run_id, "lora_adapter").is_claimed
+        letting_go = Timer(8, storage.free_concurrency_slots_for_run, [other.run_id])
+        letting_go.start()
+        assert job.execute_in_process(instance=instance, run_config={"loggers": {"console": {}}}).success
+        letting_go.join()
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "waits" in line] == [
+        f"slow waits: another run has the pool {TRAINING_POOL}, which takes one at a time (in the UI: Deployment, Concurrency)"
+    ]
 
 
 def process_that_ended() -> str:
