@@ -73,7 +73,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
     )
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
         from extraction_assets.assets.report_source import split_schemas
-        from extraction_assets.assets.training_places import threads_of, train_here, train_on_azure, train_on_ray
+        from extraction_assets.assets.training_places import ended_by_interruption, threads_of, train_here, train_on_azure, train_on_ray
         from extraction_assets.training.adapter import read_manifest
         from extraction_assets.training.job import make_job
         from extraction_assets.training.plan import TrainingPlan
@@ -99,12 +99,13 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         adapter = job.identity
         run.store.find_folder(adapter)  # trained before, on a machine that shares this store: nothing is left to do
         job = job.model_copy(update={"work": str(run.store.work_folder(adapter)), "output": str(run.store.folder_path(adapter))})
-        if compute.where == "azure_ml":
-            messages = train_on_azure(context, job, compute)
-        elif compute.where == "ray":
-            messages = train_on_ray(context, job, compute)
-        else:
-            messages = train_here(context, job, compute, pipes)
+        with ended_by_interruption():
+            if compute.where == "azure_ml":
+                messages = train_on_azure(context, job, compute)
+            elif compute.where == "ray":
+                messages = train_on_ray(context, job, compute)
+            else:
+                messages = train_here(context, job, compute, pipes)
         manifest = read_manifest(run.store.folder(adapter))
         run.store.share_folder(adapter)
         return run.finish(

@@ -6,7 +6,8 @@ A cancelled run is a failed one everywhere: success is the adapter in its place,
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 _POLL_S = 15.0
 _PACKAGES = {"azure_ml": ("dagster_azure", "azure-training"), "ray": ("dagster_ray", "ray")}
 """compute.where -> what has to be installed, and this package's extra that brings it"""
+
+
+@contextmanager
+def ended_by_interruption() -> Iterator[None]:
+    """Inside, who interrupts a training (Ctrl-C, SIGTERM, Terminate in the UI) ends it: Dagster's retry policies cover interruptions too.
+
+    Raises dg.Failure, which no policy retries.
+    """
+    try:
+        yield
+    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
+        raise dg.Failure("interrupted: asked for again, it resumes at its last checkpoint", allow_retries=False) from interruption
 
 
 def threads_of(compute: ComputeSettings) -> int:

@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.execv(command[0], command)
 
 
+_LAUNCHER_OF_ONE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from accelerate.commands.launch import main; main()"
+
+
 def training_command(job: Path, compute: ComputeSettings | None = None) -> list[str]:
     """argv that runs a job on this machine. Raises InputError as launch_command does."""
     compute = compute or ComputeSettings()
@@ -80,7 +83,9 @@ def launch_command(
     else:  # on CPUs too: --cpu starts several processes through MPI only
         place = ["--config_file", str(accelerate_config(sharding)), *_meeting_place(machines, environment or {})]
     threads = ["--num_cpu_threads_per_process", str(read_job(job).threads)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *place, *fixed, *threads]
+    # the launcher of one process does not know what to do with an interruption: it ends without a word instead of with a traceback
+    start = ["-c", _LAUNCHER_OF_ONE] if own * machines == 1 else ["-m", "accelerate.commands.launch"]
+    launch = [sys.executable, *start, "--quiet", *place, *fixed, *threads]
     return [*launch, "-m", "extraction_assets.training.run", str(job)]
 
 

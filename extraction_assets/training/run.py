@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 FAILURE = "failure.txt"
 _LOCK_SECONDS = 60
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except InputError as error:
             _report_failure(arguments[0], error, pipes)
             return 2
+        except KeyboardInterrupt:
+            print("training: interrupted; started again, it resumes at its last checkpoint", file=sys.stderr)
+            return _INTERRUPTED
     return 0
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.test_utils import create_run_for_test
 
 from extraction_assets.assets.training import TRAINING_POOL
@@ -91,6 +94,39 @@ def test_of_two_updates_at_once_the_second_waits_and_finds_nothing_to_do(tmp_pat
     outputs = [finish(first), finish(second)]
     assert sorted("waiting for it to end" in output for output in outputs) == [False, True]
     assert sum("0 materialized" in output.splitlines() for output in outputs) == 1
+
+
+@pytest.mark.slow
+def test_who_interrupts_a_training_ends_it_and_update_goes_on_from_there(tmp_path: Path) -> None:
+    """By a signal to update alone (systemd, docker), and by Ctrl-C, which the terminal sends to all. Dagster would retry both."""
+    home = make_home(tmp_path / "home", {"invoice/acme": 3}, types=("invoice",))
+    settings = yaml.safe_load(home.settings_path.read_text())
+    settings["training"] |= {"epochs": 1000, "max_steps": 900, "checkpoint_every": 2, "validate_every": 900}
+    home.settings_path.write_text(yaml.safe_dump(settings))
+
+    def interrupted(send: Callable[[int, int], None], number: int) -> str:
+        process = start_update(home, "--to", "lora_adapter")
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if re.search(r"step \d*[3-9]/900", line):
+                break
+        send(process.pid, number)
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 2
+        said = "".join(lines) + rest
+        # Ctrl-C reaches a helper of Dagster's too, which says so in its own way
+        assert said.count("Traceback") == len(re.findall(r'watch_orphans.py", line \d+, in <module>', said))
+        assert rest.splitlines()[-1].endswith("interrupted; run the same command again to go on")
+        return said
+
+    assert "resumes after step" not in interrupted(os.kill, signal.SIGTERM)
+    assert interrupted(os.killpg, signal.SIGINT).count("resumes after step") == 1
+    waited = time.monotonic()
+    while subprocess.run(["pgrep", "--full", str(home.root)], capture_output=True).stdout:
+        assert time.monotonic() - waited < 60, "a training goes on by itself"
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("claimed", [True, False])
