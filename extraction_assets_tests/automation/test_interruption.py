@@ -154,7 +154,7 @@ def test_a_run_that_waits_for_a_pool_says_so_once(tmp_path: Path, capsys: pytest
         storage.set_concurrency_slots(TRAINING_POOL, 1)
         other = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
         assert storage.claim_concurrency_slot(TRAINING_POOL, other.run_id, "lora_adapter").is_claimed
-        letting_go = Timer(8, storage.free_concurrency_slots_for_run, [other.run_id])
+        letting_go = Timer(3, storage.free_concurrency_slots_for_run, [other.run_id])
         letting_go.start()
         assert job.execute_in_process(instance=instance, run_config={"loggers": {"console": {}}}).success
         letting_go.join()
