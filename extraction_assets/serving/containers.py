@@ -52,12 +52,12 @@ RUN sed -i -E '/^(pydantic|pydantic_core|opentelemetry-|importlib_metadata|packa
 RUN pip install --no-cache-dir "torch==$(sed -n 's/^torch==//p' /tmp/constraints.txt)" \\
  && pip install --no-cache-dir --constraint /tmp/constraints.txt /tmp/extraction_assets-*.whl azureml-inference-server-http==1.5.1 \\
  && rm /tmp/constraints.txt /tmp/extraction_assets-*.whl \\
- && ln -s "$(python -c 'import importlib.util as u; print(u.find_spec("extraction_assets.serving.score").origin)')" /home/serve/score.py
+ && ln -s "$(python -c 'import importlib.util as u; print(u.find_spec("extraction_assets.serving.score").origin)')" /srv/score.py
 # threads: pages that wait together are decoded together, and liveness does not wait behind them
 ENV GUNICORN_CMD_ARGS="--threads 32" WORKER_COUNT=1 WORKER_PRELOAD=false WORKER_TIMEOUT=3600 AML_APP_INSIGHTS_ENABLED=false
 USER 1001
 EXPOSE {PORT}
-ENTRYPOINT ["azmlinfsrv", "--entry_script", "/home/serve/score.py", "--model_dir", "{MODEL_MOUNT}", "--port", "{PORT}"]
+ENTRYPOINT ["azmlinfsrv", "--entry_script", "/srv/score.py", "--model_dir", "{MODEL_MOUNT}", "--port", "{PORT}"]
 """
 
 VLLM = f"""\
