@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import pymupdf
 import yaml
 
-from extraction_assets.automation.instance import open_instance
 from extraction_assets.demo.tiny_base import write_random_base
 from extraction_assets.home import Home
 
@@ -54,13 +55,12 @@ def make_home(root: Path, vendors: dict[str, int], types: tuple[str, ...] = ("in
     return home
 
 
-def keep_one_event_log(home: Home) -> None:
-    """One SQLite file for all runs, Dagster's storage for tests: hundreds of runs, each with tables of its own, take twice the time."""
-    with open_instance(home):
-        pass
-    with (home.dagster / "dagster.yaml").open("a") as file:
-        storage = {"module": "dagster._core.storage.event_log", "class": "ConsolidatedSqliteEventLogStorage"}
-        yaml.safe_dump({"event_log_storage": {**storage, "config": {"base_dir": str(home.dagster)}}}, file)
+@contextmanager
+def instance_in_memory() -> Iterator[dg.DagsterInstance]:
+    """Dagster's own instance for tests, for hundreds of runs in this process. Its database connects 30,000 times in a walk of the change
+    table, and a run of the home's instance starts four processes that copy what it prints. It knows no pools."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
 
 
 def drop_document(home: Home, vendor: str, name: str, label: bool = True, words: str = "") -> Path:

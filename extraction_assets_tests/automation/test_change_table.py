@@ -12,7 +12,6 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from extraction_assets.automation.instance import open_instance
 from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.automation.update import Ran as RunRow
 from extraction_assets.automation.update import sync_vendors, update, walk
@@ -21,7 +20,7 @@ from extraction_assets.home import Home
 from extraction_assets.observation import ROOTS, Observation
 from extraction_assets.record import Partition, Provenance, Record, label
 from extraction_assets_tests.automation.change_table import BUNDLE_INPUTS, CHANGE_TABLE, Ran, once
-from extraction_assets_tests.homes import edit_settings, keep_one_event_log, make_home
+from extraction_assets_tests.homes import edit_settings, instance_in_memory, make_home
 from extraction_assets_tests.training_here import training_here
 
 THREE_VENDORS = {"invoice/acme": 5, "invoice/bolt & co": 3, "receipt/corner": 4}
@@ -31,7 +30,6 @@ Engine = Callable[[], Ran]
 def automatic(home: Home) -> Home:
     """With a deployment that runs by itself: what it does, nothing, the table does not ask."""
     edit_settings(home, lambda values: values.update(deployment={"automatic": True}))
-    keep_one_event_log(home)
     return home
 
 
@@ -65,7 +63,7 @@ def run_change_table(record: Record, settle: Engine, simulated: bool = False) ->
 @pytest.mark.slow
 def test_the_planner_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
     home = automatic(make_home(tmp_path / "home", THREE_VENDORS))
-    with open_instance(home) as instance, training_here():
+    with instance_in_memory() as instance, training_here():
 
         def settle() -> Ran:
             done = update(build_definitions(home), instance, home)
@@ -78,7 +76,7 @@ def test_the_planner_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_declarative_automation_runs_exactly_what_the_table_says(tmp_path: Path) -> None:
     home = automatic(make_home(tmp_path / "home", THREE_VENDORS))
-    with open_instance(home) as instance, training_here():
+    with instance_in_memory() as instance, training_here():
         nights = Nights(home, instance)
         run_change_table(Record(instance, home), nights.settle)
 
@@ -168,23 +166,27 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Record, Engine]]:
     home = make_home(tmp_path / "home", {**vendors, "invoice/acme": 1, "receipt/corner": 1})
     automatic(home)
     definitions = build_definitions(home)
-    with open_instance(home) as instance:
+    with instance_in_memory() as instance:
 
         def settle() -> Ran:
             observation = Observation.of(home)
             sync_vendors(instance, observation)
             planner = Planner.of(definitions, instance, observation)
             record = Record(instance, home)
+            versions: dict[str, dict[Partition, str]] = {}
+            """what the event log says, asked once for each asset"""
 
-            def version_of(asset: str, partition: Partition) -> str:
-                return record.latest_versions(asset, partition is not None, None if partition is None else [partition])[partition]
+            def versions_of(asset: str, partition: Partition) -> dict[Partition, str]:
+                if asset not in versions:
+                    versions[asset] = record.latest_versions(asset, partition is not None)
+                return versions[asset]
 
             def run_all(statuses: list[Status]) -> list[RunRow]:
                 return [run(status) for status in statuses]
 
             def run(status: Status) -> RunRow:
                 parents = planner.shape.inputs(status.asset, status.partition, planner.vendors)
-                inputs = {label(*parent): version_of(*parent) for parent in parents}
+                inputs = {label(*parent): versions_of(*parent)[parent[1]] for parent in parents}
                 observed = {"observed": observation.version(status.asset, status.partition)} if status.asset in ROOTS else {}
                 # settings and schemas: their data version is the digest of what was seen, as in the real assets
                 settings = status.asset in ROOTS and status.asset not in ("raw_documents", "document_labels", "base_model")
@@ -196,6 +198,7 @@ def simulated(tmp_path: Path) -> Iterator[tuple[Record, Engine]]:
                 instance.report_runless_asset_event(
                     dg.AssetMaterialization(status.asset, partition=status.partition, tags={DATA_VERSION_TAG: output})
                 )
+                versions_of(status.asset, status.partition)[status.partition] = output
                 return RunRow(status.asset, status.partition, "run", True)
 
             return {(row.asset, row.partition) for row in walk(planner, run_all).ran}

@@ -1,0 +1,28 @@
+"""What holds for all tests: nothing waits for a disk. Tests kill processes, and what a process wrote outlives it; only a power cut asks for more."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Any:
+    def unsynced(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", unsynced)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+    event.remove(Engine, "connect", unsynced)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: else one worker is left with a long one, and the other with nothing to take from it."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
