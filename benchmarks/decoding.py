@@ -55,7 +55,8 @@ def measure(folder: Path, count: int) -> dict[str, Side]:
     from extraction_assets.assets.report_source import page_texts, split_schemas
     from extraction_assets.commands import latest
     from extraction_assets.home import Home
-    from extraction_assets.inference.answers import Answerer, PagePrompt
+    from extraction_assets.inference.answers import Answerer
+    from extraction_assets.inference.page_answer import PagePrompt
     from extraction_assets.model.base import load_base
     from extraction_assets.model.examples import read_examples
 

@@ -25,8 +25,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
 from extraction_assets.demo.tiny_base import SPECIAL_TOKENS, model_config, write_model, write_processor, write_tokenizer
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.grammar import Grammar
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings

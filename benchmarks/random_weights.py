@@ -21,7 +21,7 @@ from PIL import Image
 
 from extraction_assets.demo.tiny_base import model_config, special_token_ids, write_processor, write_tokenizer
 from extraction_assets.documents.records import PageText, Word
-from extraction_assets.inference.answers import PagePrompt
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.base import Base, BaseFormat, _project_as_matmul, load_base_format
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, TextEncoding
 from extraction_assets.model.packing import Pack, pack

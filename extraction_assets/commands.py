@@ -413,7 +413,8 @@ def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, 
     A merged weight is rounded to the base's type once more than the adapter beside it, so a few answers may differ.
     """
     from extraction_assets.assets.report_source import split_schemas
-    from extraction_assets.inference.answers import Answerer, PagePrompt
+    from extraction_assets.inference.answers import Answerer
+    from extraction_assets.inference.page_answer import PagePrompt
     from extraction_assets.model.base import load_base
     from extraction_assets.model.examples import read_examples
     from extraction_assets.model.merging import merge_adapter

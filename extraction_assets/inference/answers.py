@@ -16,79 +16,36 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from extraction_assets import wire
-from extraction_assets.documents.records import PageText
 from extraction_assets.errors import InputError
 from extraction_assets.inference.drafts import Drafter
 from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.inference.slots import SlotCache
 from extraction_assets.inference.steps import MOST_AT_ONCE, MOST_SLOTS, GraphSteps, Steps
 from extraction_assets.inference.value_confidence import value_confidence
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base, BaseFormat
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
-from extraction_assets.model.examples import Example
 from extraction_assets.page_budget import GRID_PX
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 
-FinishReason = Literal["stop", "length"]
 _LEAST = 1e-30
 """probability below which all are alike; a mask may leave no token that float32 gives more than 0"""
 _GRANULE = 256
 """tokens; a kept cache is as large as the next multiple, so that pages of about the same size find it fitting"""
-
-
-@dataclass(frozen=True)
-class PagePrompt:
-    """One page and what is asked of it."""
-
-    id: str
-    instruction: str
-    page: bytes | Path
-    """the PNG's bytes, or where they lie"""
-    width: int
-    """px, a multiple of 32"""
-    height: int
-    page_digest: str | None = None
-    """SHA-256 that the bytes must have"""
-    schema: TargetSchema | None = None
-    """what the answer is held to where the settings ask for it (constrained); None: free text"""
-    text: PageText | None = None
-    """the page's words, where it has a text layer: never shown to the model, only to draft from"""
-
-    @classmethod
-    def of(cls, example: Example, schema: TargetSchema | None = None, text: PageText | None = None) -> PagePrompt:
-        return cls(example.id, example.instruction, example.image, example.width, example.height, example.page_digest, schema, text)
-
-
-@dataclass(frozen=True)
-class Answer:
-    id: str
-    text: str
-    """rows as objects, however the model wrote them (wire.py); a text that is no whole answer stands as it was written"""
-    finish_reason: FinishReason
-    tokens: int
-    """output tokens as the model wrote them, the closing one included"""
-    confidence: float
-    """mean probability, before any mask, of the tokens that were chosen; uncalibrated: good for ranking at best, not for a threshold"""
-    values: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """JSON pointer of each value -> probability of its tokens (value_confidence.py); empty for an answer that was cut short"""
-    passes: int = field(default=0, compare=False)
-    """forward passes that the answer took part in, its prefill included"""
-    seconds: float = field(default=0.0, compare=False)
-    """from its prefill to its last token, the steps shared with others included; never part of what is hashed"""
 
 
 class Answerer:

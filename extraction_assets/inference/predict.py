@@ -10,7 +10,8 @@ from typing import Any
 
 from extraction_assets.documents.records import PageText
 from extraction_assets.errors import InputError
-from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.model.base import Base, base_digest, load_base
 from extraction_assets.model.examples import read_examples
 from extraction_assets.schema import TargetSchema

@@ -18,22 +18,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from extraction_assets import __version__
 from extraction_assets.errors import InputError
 from extraction_assets.evaluation.calibration import Routing
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.base import base_digest, base_folder, load_base
-from extraction_assets.model.merging import merge_adapter
 from extraction_assets.schema import SCHEMA_SUFFIX, TargetSchema
 from extraction_assets.serving import BUNDLE_MANIFEST as MANIFEST
 from extraction_assets.serving import BUNDLE_SEAL as SEAL
 from extraction_assets.settings import DecodingSettings, RenderSettings, ServingSettings
 from extraction_assets.store import canonical_json, digest_bytes, digest_file, write_atomically
 from extraction_assets.training.adapter import verify_adapter
+
+if TYPE_CHECKING:
+    from extraction_assets.inference.answers import Answerer
 
 BASE, ADAPTER, SCHEMAS, GOLDEN = "base", "adapter", "schemas", "golden"
 _TAKEN = (".safetensors", ".json", ".jinja", ".txt", ".md")
@@ -103,6 +105,8 @@ class Bundle:
 
     def load(self) -> Answerer:
         """The model, ready to answer."""
+        from extraction_assets.inference.answers import Answerer  # torch: whoever only checks or describes a bundle does without it
+
         adapter = self.folder / ADAPTER
         return Answerer.of(load_base(self.folder / BASE), adapter if adapter.is_dir() else None)
 
@@ -130,6 +134,8 @@ def write_bundle(
     if adapter is not None:
         verify_adapter(adapter)
     if adapter is not None and serving.weights == "merged":
+        from extraction_assets.model.merging import merge_adapter
+
         merge_adapter(base, adapter, folder / BASE)
         for stray in [file for file in (folder / BASE).iterdir() if file.suffix not in _TAKEN]:
             stray.unlink()

@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from extraction_assets.errors import InputError
-from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.page_budget import GRID_PX
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import ServingError

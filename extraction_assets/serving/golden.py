@@ -8,7 +8,7 @@ from typing import Protocol
 
 from extraction_assets.errors import InputError
 from extraction_assets.evaluation.strict_json import parse_answer
-from extraction_assets.inference.answers import Answer, PagePrompt
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.settings import DecodingSettings
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from extraction_assets.errors import InputError
+from extraction_assets.serving import WORKER_REFUSED
 from extraction_assets.serving.bundle import open_bundle
-from extraction_assets.serving.worker import REFUSED
 
 _SHORT_LIFE_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -62,7 +62,7 @@ def serve(bundle: Path, host: str, port: int, say: Callable[[str], None], page: 
                 status = worker.wait()
                 if stop:
                     break
-                if status == REFUSED:
+                if status == WORKER_REFUSED:
                     raise InputError(str(bundle), "cannot be served; the lines above say why")
                 pause = _FIRST_PAUSE_S if time.monotonic() - started > _SHORT_LIFE_S else min(2 * pause, _LONGEST_PAUSE_S)
                 say(f"the worker ended with status {status}; another starts in {pause:.1f} s")

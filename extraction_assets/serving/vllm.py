@@ -24,8 +24,8 @@ import httpx
 
 from extraction_assets import wire
 from extraction_assets.errors import InputError
-from extraction_assets.inference.answers import Answer, FinishReason, PagePrompt
 from extraction_assets.inference.grammar_rules import rules
+from extraction_assets.inference.page_answer import Answer, FinishReason, PagePrompt
 from extraction_assets.inference.value_confidence import value_confidence
 from extraction_assets.schema import TargetSchema
 from extraction_assets.serving.bundle import ADAPTER, Bundle

@@ -1,7 +1,7 @@
 """The process that serves: `python -m extraction_assets.serving.worker BUNDLE FD [page] [vllm=URL]`, FD being a listening socket that its parent holds, stdin
 a pipe from that parent: it stops when the parent does. vllm: the model runs in vLLM's server there.
 
-It listens at once (alive), loads and proves the model beside that (ready), and ends with REFUSED where the bundle cannot be served.
+It listens at once (alive), loads and proves the model beside that (ready), and ends with WORKER_REFUSED where the bundle cannot be served.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from extraction_assets.errors import InputError
+from extraction_assets.serving import WORKER_REFUSED
 from extraction_assets.serving.bundle import open_bundle
 from extraction_assets.serving.engine import Engine, PageEngine
 from extraction_assets.serving.golden import check_golden
@@ -22,8 +23,6 @@ from extraction_assets.serving.patience import PatientProtocol
 from extraction_assets.serving.server import Endpoint
 from extraction_assets.serving.vllm import VllmAnswerer, VllmEngine, uncalibrated
 
-REFUSED = 3
-"""exit status: starting again would not help"""
 KEEP_ALIVE_S = 75
 _log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def main(arguments: list[str]) -> int:
         bundle = open_bundle(folder) if vllm is None else uncalibrated(open_bundle(folder))
     except InputError as error:
         _log.error("%s", error)
-        return REFUSED
+        return WORKER_REFUSED
     endpoint = Endpoint(bundle, with_page="page" in arguments[2:])
     server = uvicorn.Server(
         uvicorn.Config(
@@ -92,7 +91,7 @@ def main(arguments: list[str]) -> int:
         endpoint.engine.close()
     for line in refused:
         _log.error("%s", line)
-    return REFUSED if refused else 0
+    return WORKER_REFUSED if refused else 0
 
 
 if __name__ == "__main__":

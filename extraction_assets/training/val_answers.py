@@ -11,7 +11,8 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from extraction_assets.errors import InputError
 from extraction_assets.evaluation.scoring import score_document
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.attention import stock_attention
 from extraction_assets.model.examples import Example
 from extraction_assets.model.sharding import gathered

@@ -22,7 +22,8 @@ import torch
 
 from extraction_assets.documents.records import PageText, Word
 from extraction_assets.evaluation.strict_json import parse_answer
-from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.model.base import Base
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings

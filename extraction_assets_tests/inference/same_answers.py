@@ -21,8 +21,9 @@ from unittest import mock
 import torch
 
 from extraction_assets.documents.records import PageText
-from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.matcher import Matcher
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.settings import DecodingSettings
 
 TOLERANCE = 1e-4

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from extraction_assets.errors import InputError
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.base import Base
 from extraction_assets.model.encoding import PageEncoder, collate
 from extraction_assets.model.lora import add_lora, save_adapter

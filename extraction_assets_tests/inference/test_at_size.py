@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from extraction_assets.documents.records import PageText
-from extraction_assets.inference.answers import Answer, Answerer
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import Answer
 from extraction_assets.model.base import Base, load_base
 from extraction_assets_tests.inference.fuzz import BATCH, Outcome, fuzz, judge
 from extraction_assets_tests.inference.grammar_schemas import DOCUMENTS, all_schemas, of

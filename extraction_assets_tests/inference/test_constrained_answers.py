@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from extraction_assets.evaluation.strict_json import parse_answer
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base
 from extraction_assets.model.encoding import PageEncoder, collate

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from extraction_assets.documents.records import PageText, Word
-from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.drafts import Drafter
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base
 from extraction_assets_tests.inference.grammar_schemas import DOCUMENTS, of

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from extraction_assets.documents.records import PageText, Word
-from extraction_assets.inference.answers import Answer, Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.inference.steps import MOST_SLOTS
 from extraction_assets.model.base import Base
 from extraction_assets.settings import DecodingSettings

@@ -18,7 +18,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from extraction_assets.evaluation.calibration import Calibrator, Routing, units_of
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.serving import server as server_module
 from extraction_assets.serving.bundle import Bundle
 from extraction_assets.serving.contract import ERRORS

@@ -19,8 +19,8 @@ import llguidance
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from extraction_assets.inference.answers import Answer, PagePrompt
 from extraction_assets.inference.grammar_rules import rules
+from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import load_base
 from extraction_assets.serving.bundle import BASE, Bundle

@@ -10,7 +10,8 @@ import torch
 
 from extraction_assets.errors import InputError
 from extraction_assets.evaluation.scoring import score_document
-from extraction_assets.inference.answers import Answerer, PagePrompt
+from extraction_assets.inference.answers import Answerer
+from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.base import load_base
 from extraction_assets.model.examples import read_examples
 from extraction_assets.settings import DecodingSettings, TrainingSettings
