@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HOME_FOLDER ?= data
+# a few thousand of its 30,000 modules are ever imported, and compiled then: compiling all of them takes nearly half of an installation
+PIP_OPTIONS := --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test check ui install clean
 
@@ -11,8 +13,8 @@ install: $(VENV)/installed
 # torch first and by its exact version: a range would bring gigabytes of CUDA packages
 $(VENV)/installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 demo: install
