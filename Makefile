@@ -26,7 +26,7 @@ ui: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
 # two workers on two cores; the tiny models of the tests are faster on one thread each

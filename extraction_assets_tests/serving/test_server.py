@@ -357,7 +357,12 @@ def test_a_flood_is_told_to_come_again_and_a_slow_answer_times_out(base_folder: 
         expect(client, "overloaded", content=page_png(64, 64, 3), headers=PNG)
         assert client.get("/").status_code == 200
         answerer.go_on.set()  # type: ignore[attr-defined]
-        assert client.post("/score", content=page_png(64, 64, 1), headers=PNG).status_code == 200  # the late answer is there for the retry
+        for _ in range(60):  # the late answer is there for a retry; when it comes is the machine's affair
+            retried = client.post("/score", content=page_png(64, 64, 1), headers=PNG)
+            if retried.status_code == 200:
+                break
+            assert retried.json()["error"]["code"] == "timed_out"
+        assert retried.status_code == 200
     endpoint.engine.close()
 
 
