@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_disks() -> Any:
+def no_waiting_for_disks() -> Iterator[None]:
     def unsynced(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
