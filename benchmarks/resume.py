@@ -2,8 +2,7 @@
 
     python benchmarks/resume.py [--kills N] [--seed S] [--json]
 
-Each trial is a run of its own through `accelerate launch`, as the graph starts it. The training process (not its launcher) is killed at a
-moment drawn over the whole length of an undisturbed run: while it loads, in a step, in a validation, while it writes a checkpoint or
+Each trial is a process of its own, as the graph starts it. It is killed at a moment drawn over the whole length of an undisturbed run: while it loads, in a step, in a validation, while it writes a checkpoint or
 the adapter. Then the same job file is started again, without a word about where to go on, and must end with the same bytes.
 """
 
@@ -94,8 +93,7 @@ def _run(job: TrainingJob) -> None:
 def _kill(job: TrainingJob, seconds: float) -> bool:
     """Kill the training process after so long; was it still there?"""
     command = training_command(write_job(job))
-    direct = [sys.executable, *command[command.index("-m", 3) :]]
-    with subprocess.Popen(direct, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=os.environ) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=os.environ) as process:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -66,7 +66,7 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         pool=TRAINING_POOL,
         automation_condition=on_change(),
         retry_policy=dg.RetryPolicy(max_retries=1, delay=10),
-        description="LoRA weights of the language model's linears, trained by `accelerate launch`; a killed run resumes at its last checkpoint.",
+        description="LoRA weights of the language model's linears, trained in a process of its own; a killed run resumes at its last checkpoint.",
         owners=OWNERS,
         kinds={"pytorch", "huggingface"},
         code_version="2",

@@ -1,4 +1,4 @@
-"""The processes of a run: `accelerate launch` of training.run with one of the configs in training/accelerate/.
+"""The processes of a run: training.process itself, or several of them by `accelerate launch` with one of the configs in training/accelerate/.
 
 On the machine that trains, wherever that is:  python -m extraction_assets.training.launch JOB.json --processes 8 [--machines 2] [--sharding fsdp2]
 With several machines, each starts this; NODE_RANK, MASTER_ADDR and MASTER_PORT tell them apart and bring them together, as Azure ML, torchrun
@@ -48,9 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.execv(command[0], command)
 
 
-_LAUNCHER_OF_ONE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from accelerate.commands.launch import main; main()"
-
-
 def training_command(job: Path, compute: ComputeSettings | None = None) -> list[str]:
     """argv that runs a job on this machine. Raises InputError as launch_command does."""
     compute = compute or ComputeSettings()
@@ -65,8 +62,9 @@ def remote_arguments(compute: ComputeSettings) -> list[str]:
 def launch_command(
     job: Path, processes: int | None = None, sharding: str = "none", machines: int = 1, environment: Mapping[str, str] | None = None
 ) -> list[str]:
-    """argv of accelerate's launcher on this machine. environment: where several machines find NODE_RANK, MASTER_ADDR and MASTER_PORT.
+    """argv of the run's processes on this machine. environment: where several machines find NODE_RANK, MASTER_ADDR and MASTER_PORT.
 
+    One process needs no launcher, and an interruption reaches it directly: a launcher would end at once, and leave it behind.
     Raises InputError: more processes than GPUs, nobody to share a sharded model with, a machine that does not know its place.
     """
     import torch
@@ -75,18 +73,15 @@ def launch_command(
     own = processes or gpus or 1
     if gpus and own > gpus:
         raise InputError("compute.processes", f"{own} on a machine with {gpus} GPUs", "one GPU for each process at least")
-    if sharding != "none" and own * machines == 1:
-        raise InputError("compute.sharding", f"{sharding} with one process", "two or more", "Set compute.processes, or sharding: none")
-    fixed = ["--num_processes", str(own * machines), "--num_machines", str(machines), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    if own * machines == 1:  # without these accelerate would ask the user's own config file
-        place = [] if gpus else ["--cpu"]
-    else:  # on CPUs too: --cpu starts several processes through MPI only
-        place = ["--config_file", str(accelerate_config(sharding)), *_meeting_place(machines, environment or {})]
-    threads = ["--num_cpu_threads_per_process", str(read_job(job).threads)]
-    # the launcher of one process does not know what to do with an interruption: it ends without a word instead of with a traceback
-    start = ["-c", _LAUNCHER_OF_ONE] if own * machines == 1 else ["-m", "accelerate.commands.launch"]
-    launch = [sys.executable, *start, "--quiet", *place, *fixed, *threads]
-    return [*launch, "-m", "extraction_assets.training.run", str(job)]
+    run = ["-m", "extraction_assets.training.process", str(job)]
+    if own * machines == 1:
+        if sharding != "none":
+            raise InputError("compute.sharding", f"{sharding} with one process", "two or more", "Set compute.processes, or sharding: none")
+        return [sys.executable, *run]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(accelerate_config(sharding))]
+    place = [*_meeting_place(machines, environment or {}), "--num_processes", str(own * machines), "--num_machines", str(machines)]
+    fixed = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(read_job(job).threads)]
+    return [*launch, *place, *fixed, *run]
 
 
 def accelerate_config(sharding: str) -> Path:

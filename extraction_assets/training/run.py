@@ -1,4 +1,4 @@
-"""The training run: `accelerate launch -m extraction_assets.training.run JOB.json` (job.training_command builds that line).
+"""The training run, in one process or several (launch.training_command builds the command line).
 
 setup / fit / validate / write, readable from the top.
 - LoRA or QLoRA on the language model only; pages are packed without padding and do not see each other; the loss is the mean over the
@@ -56,7 +56,7 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if len(arguments) != 1:
-        print("usage: python -m extraction_assets.training.run JOB.json", file=sys.stderr)
+        print("usage: python -m extraction_assets.training.process JOB.json", file=sys.stderr)
         return 2
     with open_pipes() as pipes:
         try:
@@ -288,7 +288,3 @@ def _report_failure(job_path: str, error: InputError, pipes: PipesContext | None
         write_atomically(Path(read_job(Path(job_path)).work) / FAILURE, (str(error) + "\n").encode())
     except InputError:  # no job, no work folder: the line above is all there is
         return
-
-
-if __name__ == "__main__":
-    sys.exit(main())

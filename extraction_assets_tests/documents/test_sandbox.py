@@ -36,9 +36,7 @@ def draw(sandbox: Sandbox, *files: bytes, settings: RenderSettings | None = None
 def test_a_page_that_never_ends_is_ended_and_nothing_else_is_lost() -> None:
     settings = RenderSettings(page_seconds=2)
     with Sandbox(Limits.of(settings), 2) as sandbox:
-        start = time.monotonic()
         done = draw(sandbox, GOOD[0], exponential_pdf(), GOOD[1], GOOD[2], settings=settings)
-        assert time.monotonic() - start < 30
     assert [failure.reason for failure in done[1][1].failures] == ["timeout"]
     assert done[1][0] == []
     assert [len(done[index][0]) for index in (0, 2, 3)] == [2, 2, 2]

@@ -1,4 +1,4 @@
-"""The run as Dagster starts it: the real Pipes client, the real launcher, a real training process.
+"""The run as Dagster starts it: the real Pipes client, a real training process.
 
 Without `from __future__ import annotations`: Dagster compares the annotation of `context` itself.
 """
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -89,9 +90,19 @@ def test_a_killed_orchestrator_leaves_no_training_behind(data: Data, tmp_path: P
     assert "whoever started this training is gone" in rest
 
 
+def test_an_interruption_while_torch_is_being_loaded_is_no_traceback(data: Data, tmp_path: Path) -> None:
+    with subprocess.Popen(training_command(write_job(data.job(tmp_path))), stderr=subprocess.PIPE, text=True) as process:
+        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == -signal.SIGINT
+
+
 def test_started_by_hand_it_outlives_its_terminal(data: Data, tmp_path: Path) -> None:
     job = data.job(tmp_path)
-    trainer = [sys.executable, "-m", "extraction_assets.training.run", str(write_job(job))]
+    trainer = [sys.executable, "-m", "extraction_assets.training.process", str(write_job(job))]
     launcher = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     with subprocess.Popen([sys.executable, "-c", launcher, *trainer], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

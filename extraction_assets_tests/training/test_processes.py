@@ -231,7 +231,7 @@ def _train_here(job: TrainingJob) -> str:
 def _launch_all(jobs: Sequence[TrainingJob], compute: ComputeSettings) -> str:
     """One after the other by one group of processes. Returns what they said."""
     command = training_command(write_job(jobs[0]), compute)
-    command[command.index("extraction_assets.training.run")] = "extraction_assets_tests.training.runs"
+    command[command.index("extraction_assets.training.process")] = "extraction_assets_tests.training.runs"
     done = subprocess.run([*command, *(str(write_job(job)) for job in jobs[1:])], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
