@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from extraction_assets.errors import InputError
+from extraction_assets.model.loading import lasting_imports
 from extraction_assets.serving import WORKER_REFUSED
 from extraction_assets.serving.bundle import open_bundle
 from extraction_assets.serving.engine import Engine, PageEngine
@@ -60,7 +61,8 @@ def main(arguments: list[str]) -> int:
         try:
             engine: PageEngine
             if vllm is None:
-                answerer = bundle.load()
+                with lasting_imports():
+                    answerer = bundle.load()
                 check = check_golden(bundle, answerer)
                 engine = Engine(bundle, answerer)
             else:

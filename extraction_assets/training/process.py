@@ -8,10 +8,13 @@ from __future__ import annotations
 import signal
 import sys
 
+from extraction_assets.model.loading import lasting_imports
+
 
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from extraction_assets.training import run
+    with lasting_imports():
+        from extraction_assets.training import run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run.main(sys.argv[1:])

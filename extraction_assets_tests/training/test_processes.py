@@ -109,8 +109,14 @@ def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(data: Data, 
 
 
 def _killed_run(job: TrainingJob, layout: str | None) -> TrainingJob:
-    """The job, begun and killed behind a checkpoint of step 2."""
-    command = training_command(write_job(job), LAYOUTS[layout] if layout else None)
+    """The job, begun and killed behind a checkpoint of step 2. layout: None: this process, which stops there."""
+    if layout is None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "answer_val", _stop_in_step_3)
+            with pytest.raises(KeyboardInterrupt):
+                run.train(job)
+        return job
+    command = training_command(write_job(job), LAYOUTS[layout])
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("step 3/5, val" in line for line in process.stderr)
@@ -120,6 +126,11 @@ def _killed_run(job: TrainingJob, layout: str | None) -> TrainingJob:
         process.stderr.read()
     assert not Path(job.output).exists()
     return job
+
+
+def _stop_in_step_3(r: run.Run) -> None:
+    if r.state.step == 3:
+        raise KeyboardInterrupt
 
 
 @pytest.mark.slow
