@@ -224,7 +224,7 @@ def _value(canvas: Canvas, y: float, told: Told, bold: bool) -> None:
 def reliability_plot(points: Sequence[tuple[float, float, int]], title: str) -> str:
     """Dots (confidence, share right, values) beside the diagonal on which both are the same."""
     left, side, top = 52, 260, 14
-    canvas = Canvas(left + side + 20, top + side + 44, title)
+    canvas = Canvas(_LABEL + _PLOT + _ROOM, top + side + 44, title)  # as wide as its neighbours: the page scales all to its columns
     for k in range(5):
         at = k / 4
         y, x = top + side * (1 - at), left + side * at
