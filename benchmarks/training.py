@@ -5,7 +5,7 @@
 PYTHON is an interpreter in which the peers run: they need torchvision, which the project does without. All three sides run there, one process each:
 
     python3 -m venv peers && peers/bin/pip install torch torchvision transformers==5.23.0 peft trl accelerate datasets
-    peers/bin/pip install bitsandbytes pydantic universal_pathlib filelock tensorboard jsonschema-rs orjson zlib-ng llguidance
+    peers/bin/pip install bitsandbytes pydantic universal_pathlib filelock tensorboard jsonschema-rs orjson zlib-ng llguidance rapidfuzz
 
 Demo documents are generated and go through the graph down to the train split. Then each side takes the same optimizer steps of 32 examples
 (8 a forward pass; ours packs as many tokens as the 8 longest have), in float32, without gradient checkpointing, on two threads. The clock runs from the
@@ -162,6 +162,7 @@ def ours(work: Path, steps: int) -> dict[str, Any]:
         max_steps=steps,
         checkpoint_every=1000,
         val_answers=0,
+        precision="float32",
     )
     (work / "val.jsonl").write_text("")
     job = make_job((work / "train.jsonl").resolve(), work / "val.jsonl", work / "base", settings, work / "ours", threads=2)

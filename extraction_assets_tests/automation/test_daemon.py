@@ -19,7 +19,7 @@ from extraction_assets.home import HOME_VARIABLE, PROJECT, Home
 from extraction_assets.record import VENDORS, Record
 from extraction_assets_tests.homes import drop_document, make_home
 
-PATIENCE_S = 300
+PATIENCE_S = 900
 
 
 @pytest.fixture
