@@ -27,7 +27,7 @@ from extraction_assets.inference.grammar import Grammar, Grammars
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import load_base_format
 from extraction_assets.schema import TargetSchema, Wire
-from extraction_assets.settings import load_settings
+from extraction_assets.settings_file import load_settings
 from extraction_assets.wire import write
 
 WIRES: tuple[Wire, Wire] = ("rows_as_arrays", "objects")

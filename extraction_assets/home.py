@@ -11,7 +11,8 @@ from pathlib import Path
 from extraction_assets.errors import InputError
 from extraction_assets.remote import RemoteFolder
 from extraction_assets.schema import CHAT_RECORD_SCHEMA, SCHEMA_SUFFIX, TargetSchema
-from extraction_assets.settings import Settings, SharedSettings, load_settings
+from extraction_assets.settings import Settings, SharedSettings
+from extraction_assets.settings_file import load_settings
 from extraction_assets.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent

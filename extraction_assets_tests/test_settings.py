@@ -8,7 +8,8 @@ import pytest
 
 from extraction_assets.errors import InputError
 from extraction_assets.home import PROJECT
-from extraction_assets.settings import Settings, load_settings, recommendation_warnings
+from extraction_assets.settings import Settings, recommendation_warnings
+from extraction_assets.settings_file import load_settings
 
 
 def load(tmp_path: Path, text: str) -> Settings:

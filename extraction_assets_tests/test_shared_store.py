@@ -13,7 +13,7 @@ import pytest
 
 from extraction_assets.errors import InputError
 from extraction_assets.remote import RemoteFolder
-from extraction_assets.settings import load_settings
+from extraction_assets.settings_file import load_settings
 from extraction_assets.store import FILE_LIST, Store, digest_bytes
 from extraction_assets_tests.shared_places import KINDS, place, s3_server
 

@@ -16,7 +16,8 @@ from extraction_assets.demo.vendors.__main__ import main
 from extraction_assets.demonstration import VENDORS
 from extraction_assets.errors import InputError
 from extraction_assets.schema import TargetSchema
-from extraction_assets.settings import load_settings, recommendation_warnings
+from extraction_assets.settings import recommendation_warnings
+from extraction_assets.settings_file import load_settings
 from extraction_assets.store import digest_folder
 
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"

@@ -178,7 +178,7 @@ def demo_pages(count: int, seed: int) -> list[PagePrompt]:
     from extraction_assets.demonstration import DEMO_FOLDER
     from extraction_assets.documents.rendering import render_bytes
     from extraction_assets.schema import TargetSchema
-    from extraction_assets.settings import load_settings
+    from extraction_assets.settings_file import load_settings
 
     render = load_settings(DEMO_FOLDER / "settings.yaml").render
     schemas = {kind: TargetSchema.load(DEMO_FOLDER / "schemas" / f"{kind}.schema.json") for kind in TYPES}
@@ -201,7 +201,7 @@ def main() -> int:
     from extraction_assets.demonstration import DEMO_FOLDER
     from extraction_assets.home import PROJECT
     from extraction_assets.model.base import load_base
-    from extraction_assets.settings import load_settings
+    from extraction_assets.settings_file import load_settings
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=500)

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 
 from extraction_assets.errors import InputError
 from extraction_assets.model.base import load_base
-from extraction_assets.settings import ComputeSettings, TrainingSettings, load_settings
+from extraction_assets.settings import ComputeSettings, TrainingSettings
+from extraction_assets.settings_file import load_settings
 from extraction_assets.training import run, setup
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.job import TrainingJob, write_job
