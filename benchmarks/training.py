@@ -1,6 +1,6 @@
 """LoRA training steps, ours beside TRL's SFTTrainer and a plain padded transformers Trainer: same base, same pages, same optimizer steps.
 
-    python benchmarks/training.py --peers PYTHON [--steps N] [--json]
+    python benchmarks/training.py --peers PYTHON [--steps N] [--precision bfloat16] [--json]
 
 PYTHON is an interpreter in which the peers run: they need torchvision, which the project does without. All three sides run there, one process each:
 
@@ -8,7 +8,8 @@ PYTHON is an interpreter in which the peers run: they need torchvision, which th
     peers/bin/pip install bitsandbytes pydantic universal_pathlib filelock tensorboard jsonschema-rs orjson zlib-ng llguidance rapidfuzz
 
 Demo documents are generated and go through the graph down to the train split. Then each side takes the same optimizer steps of 32 examples
-(8 a forward pass; ours packs as many tokens as the 8 longest have), in float32, without gradient checkpointing, on two threads. The clock runs from the
+(8 a forward pass; ours packs as many tokens as the 8 longest have), in float32 (--precision bfloat16: all three by autocast), without gradient
+checkpointing, on two threads. The clock runs from the
 end of the first step to the end of the last, page files to weights; memory is the whole process's peak. The losses are those of
 the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
 Last, the input pipeline alone, on one thread: A4 pages of generated documents at 150 dpi, 1,248 x 1,760 px on the grid, file to tensors, beside the stock
@@ -27,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 PROJECT = Path(__file__).resolve().parent.parent
 BATCH, MICRO_BATCH, RANK, ALPHA, RATE = 32, 8, 16, 32, 2e-4
@@ -39,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter with torchvision, trl and the rest")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of all sides' products")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=[*SIDES, "input"], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -48,7 +50,7 @@ def main() -> None:
         print(
             json.dumps(
                 {"ours": ours, "trl": trl, "trainer": trainer, "input": input_pipelines}[arguments.side](
-                    arguments.work, arguments.steps + 1
+                    arguments.work, arguments.steps + 1, arguments.precision
                 )
             )
         )
@@ -59,7 +61,7 @@ def main() -> None:
         work = Path(scratch)
         prepare(work, BATCH * (arguments.steps + 1))
         prepare_pages(work / "pages")
-        results = {side: run_side(arguments.peers, side, work, arguments.steps) for side in [*SIDES, "input"]}
+        results = {side: run_side(arguments.peers, side, work, arguments.steps, arguments.precision) for side in [*SIDES, "input"]}
     print_results(results, arguments.json)
 
 
@@ -97,9 +99,10 @@ def prepare_pages(folder: Path) -> None:
         (folder / f"{number}.png").write_bytes(page.png)
 
 
-def run_side(python: Path, side: str, work: Path, steps: int) -> dict[str, Any]:
+def run_side(python: Path, side: str, work: Path, steps: int, precision: str) -> dict[str, Any]:
     say(f"{SIDES[side]}: {steps + 1} steps of {BATCH} examples" if side in SIDES else "input pipelines")
     command = [str(python), str(Path(__file__).resolve()), "--side", side, "--work", str(work), "--steps", str(steps)]
+    command += ["--precision", precision]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -147,7 +150,7 @@ class Clock:
         return {"examples_per_s": round(speed, 3), "peak_memory_mb": round(peak, 1), "loss": round(loss, 6), "steps": len(self.ends)}
 
 
-def ours(work: Path, steps: int) -> dict[str, Any]:
+def ours(work: Path, steps: int, precision: Literal["float32", "bfloat16"]) -> dict[str, Any]:
     """The training run as the graph starts it, in this process."""
     from extraction_assets.settings import TrainingSettings
     from extraction_assets.training import progress, run
@@ -162,7 +165,7 @@ def ours(work: Path, steps: int) -> dict[str, Any]:
         max_steps=steps,
         checkpoint_every=1000,
         val_answers=0,
-        precision="float32",
+        precision=precision,
     )
     (work / "val.jsonl").write_text("")
     job = make_job((work / "train.jsonl").resolve(), work / "val.jsonl", work / "base", settings, work / "ours", threads=2)
@@ -202,7 +205,7 @@ def encoded(work: Path, base: Any, rows: Sequence[int]) -> list[Any]:
     return [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in (examples[row] for row in rows)]
 
 
-def trl(work: Path, steps: int) -> dict[str, Any]:
+def trl(work: Path, steps: int, precision: str) -> dict[str, Any]:
     import torch
     from datasets import Dataset, Image, List
     from peft import LoraConfig
@@ -230,7 +233,7 @@ def trl(work: Path, steps: int) -> dict[str, Any]:
     ]
     data = Dataset.from_list(rows).cast_column("images", List(Image()))
     config = SFTConfig(
-        **shared(work / "trl", steps),
+        **shared(work / "trl", steps, precision),
         max_length=None,
         completion_only_loss=True,
         packing=False,
@@ -257,7 +260,7 @@ def trl(work: Path, steps: int) -> dict[str, Any]:
     return clock.result(total / count)
 
 
-def trainer(work: Path, steps: int) -> dict[str, Any]:
+def trainer(work: Path, steps: int, precision: str) -> dict[str, Any]:
     import torch
     from transformers import Trainer, TrainingArguments
 
@@ -283,7 +286,7 @@ def trainer(work: Path, steps: int) -> dict[str, Any]:
     clock = Clock()
     run = in_order(Trainer)(
         model=model,
-        args=TrainingArguments(**shared(work / "trainer", steps), remove_unused_columns=False),
+        args=TrainingArguments(**shared(work / "trainer", steps, precision), remove_unused_columns=False),
         train_dataset=list(range(BATCH * steps)),
         data_collator=batch_of,
         callbacks=[told_by(clock)],
@@ -292,7 +295,7 @@ def trainer(work: Path, steps: int) -> dict[str, Any]:
     return clock.result(total / sum(page.text.response_tokens for page in pages))
 
 
-def input_pipelines(work: Path, _: int) -> dict[str, Any]:
+def input_pipelines(work: Path, _: int, __: str) -> dict[str, Any]:
     """Pages per second of both sides, the median of rounds taken in turn."""
     import statistics
 
@@ -329,7 +332,7 @@ def input_pipelines(work: Path, _: int) -> dict[str, Any]:
     return {name: round(len(files) / statistics.median(times), 2) for name, times in seconds.items()}
 
 
-def shared(output: Path, steps: int) -> dict[str, Any]:
+def shared(output: Path, steps: int, precision: str) -> dict[str, Any]:
     """What both peers' TrainingArguments are given."""
     return {
         "output_dir": str(output),
@@ -338,7 +341,7 @@ def shared(output: Path, steps: int) -> dict[str, Any]:
         "gradient_accumulation_steps": BATCH // MICRO_BATCH,
         "learning_rate": RATE,
         "use_cpu": True,
-        "bf16": False,
+        "bf16": precision == "bfloat16",
         "save_strategy": "no",
         "logging_steps": 1,
         "report_to": "none",
