@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from extraction_assets.documents.png import encode_png, scanlines_of, white_scanlines
+from extraction_assets.documents.png import decode_png, encode_png, scanlines_of, white_scanlines
 
 
 def picture(seed: int, height: int = 96, width: int = 160) -> np.ndarray:
@@ -24,6 +26,44 @@ def picture(seed: int, height: int = 96, width: int = 160) -> np.ndarray:
 def test_every_decoder_reads_the_pixels_back() -> None:
     pixels = picture(1)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(scanlines_of(pixels))))), pixels)
+
+
+def test_it_is_read_back_without_pillow_too() -> None:
+    pixels = picture(3)
+    assert np.array_equal(decode_png(encode_png(scanlines_of(pixels))), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
+def test_another_spelling_is_left_to_pillow(mode: str) -> None:
+    picture_of = Image.new(mode, (32, 32))
+    assert decode_png(_saved(picture_of)) is None
+    assert decode_png(_saved(Image.fromarray(picture(4)), dpi=(72, 72))) is None  # a chunk more
+
+
+def test_filtered_rows_are_left_to_pillow() -> None:
+    gradient = np.tile(np.arange(96, dtype=np.uint8)[:, None, None], (1, 64, 3))
+    assert decode_png(_saved(Image.fromarray(gradient))) is None
+
+
+def test_a_damaged_file_is_left_to_pillow() -> None:
+    png = encode_png(scanlines_of(picture(5)))
+    for at in range(0, len(png), 97):
+        assert decode_png(png[:at]) is None
+        if at < len(png) - 12:  # IEND's own check sum changes no pixel, and is looked at all the same
+            assert decode_png(png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :]) is None
+
+
+@pytest.mark.parametrize(("rows", "width"), [(96, 159), (95, 160), (97, 160), (1 << 20, 1 << 20), (0, 160)])
+def test_a_header_that_does_not_fit_the_rows_is_left_to_pillow(rows: int, width: int) -> None:
+    png = encode_png(scanlines_of(picture(6)))
+    header = b"IHDR" + struct.pack(">II", width, rows) + png[24:29]
+    assert decode_png(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]) is None
+
+
+def _saved(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
 
 
 def test_equal_pixels_give_equal_bytes_wherever_they_lie_in_memory() -> None:
