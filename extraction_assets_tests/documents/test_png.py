@@ -30,7 +30,9 @@ def test_every_decoder_reads_the_pixels_back() -> None:
 
 def test_it_is_read_back_without_pillow_too() -> None:
     pixels = picture(3)
-    assert np.array_equal(decode_png(encode_png(scanlines_of(pixels))), pixels)
+    decoded = decode_png(encode_png(scanlines_of(pixels)))
+    assert decoded is not None
+    assert np.array_equal(decoded, pixels)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
