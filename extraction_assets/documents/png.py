@@ -63,7 +63,7 @@ def decode_png(png: bytes) -> Pixels | None:
         deflated = b"".join(data for name, data in chunks if name == b"IDAT")
         inflate = zlib_ng.decompressobj()
         data = inflate.decompress(deflated, size)  # no more than that, whatever the stream holds
-    except zlib_ng.error:
+    except zlib_ng.error:  # type: ignore[misc]  # zlib-ng 1.1 types the class as an instance of it
         return None
     if len(data) != size or inflate.decompress(inflate.unconsumed_tail, 1) or not inflate.eof:
         return None
