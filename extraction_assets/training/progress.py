@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from extraction_assets.training.val_answers import AnswerRates
 
 _PIPES_CONTEXT = "DAGSTER_PIPES_CONTEXT"
+_TORCH_LAUNCHER = "TORCHELASTIC_RUN_ID"
+"""set in the processes that torch.distributed.run, and so accelerate launch, has started"""
 _SHOWN = ("loss", "learning_rate", "grad_norm", "examples_per_s")
 """of a step, what TensorBoard and trackers draw"""
 _LINE_SECONDS = 1.0
@@ -138,19 +140,21 @@ def open_pipes() -> Iterator[PipesContext | None]:
 class ParentWatch:
     """Ends a run started through Pipes when those who started it are gone: killed orchestrators leave no training behind.
 
-    A run started by hand outlives its terminal, as people expect of nohup.
+    A run started by hand outlives its terminal, as people expect of nohup, and so does one whose orchestrator outlives it.
     """
 
     def __init__(self) -> None:
-        self._line = _ancestors() if _PIPES_CONTEXT in os.environ else ()
+        self._line = _starters() if _PIPES_CONTEXT in os.environ else ()
 
     def orphaned(self) -> bool:
-        return bool(self._line) and _ancestors() != self._line
+        return bool(self._line) and _starters() != self._line
 
 
-def _ancestors() -> tuple[int, ...]:
-    """Process ids of the launcher and of whoever started it (Linux; elsewhere the launcher only)."""
+def _starters() -> tuple[int, ...]:
+    """Process id of the orchestrator; where torch's launcher stands between them, of that too (Linux; elsewhere of the launcher only)."""
     parent = os.getppid()
+    if _TORCH_LAUNCHER not in os.environ:
+        return (parent,)
     try:
         stat = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8")
         return parent, int(stat.rpartition(")")[2].split()[1])

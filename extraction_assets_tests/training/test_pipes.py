@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from extraction_assets.training.adapter import verify_adapter
@@ -66,10 +67,13 @@ def test_a_failed_run_fails_the_asset_and_says_why(data: Data, tmp_path: Path) -
     assert "no such split" in (tmp_path / "failure.txt").read_text()
 
 
-def test_a_killed_orchestrator_leaves_no_training_behind(data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [False, True])
+def test_a_killed_orchestrator_leaves_no_training_behind(data: Data, tmp_path: Path, launcher: bool) -> None:
+    """The orchestrator's own parent may go: a terminal that is closed. launcher: torch's stands between orchestrator and training."""
     job = data.job(tmp_path, SETTINGS.model_copy(update={"epochs": 1000, "checkpoint_every": 1000}))
-    command = training_command(write_job(job))
-    context = {"DAGSTER_PIPES_CONTEXT": "x", "DAGSTER_PIPES_MESSAGES": "x"}  # what a Pipes session puts there is not read by the watch
+    environment = {"DAGSTER_PIPES_CONTEXT": "x", "DAGSTER_PIPES_MESSAGES": "x"}  # what a Pipes session puts there is not read by the watch
+    if launcher:
+        environment["TORCHELASTIC_RUN_ID"] = "none"
     script = (
         "import subprocess, sys, json\n"
         "sys.path.insert(0, sys.argv[1])\n"
@@ -78,15 +82,18 @@ def test_a_killed_orchestrator_leaves_no_training_behind(data: Data, tmp_path: P
         "run.open_pipes = lambda: nullcontext(None)\n"
         "sys.exit(run.main([sys.argv[2]]))\n"
     )
-    root = str(Path(__file__).parents[2])
-    trainer = [sys.executable, "-c", script, root, command[-1]]
-    launcher = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    orchestrator = [sys.executable, "-c", launcher, sys.executable, "-c", launcher, *trainer]
-    with subprocess.Popen(orchestrator, stderr=subprocess.PIPE, text=True, env={**os.environ, **context}) as process:
-        assert process.stderr is not None
-        assert any("step 1/" in line for line in process.stderr)
-        process.send_signal(signal.SIGKILL)
-        rest = process.stderr.read()  # ends when the last process that holds the pipe has ended
+    starter = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
+    trainer = [sys.executable, "-c", script, str(Path(__file__).parents[2]), str(write_job(job))]
+    line = [*starter, *starter, *trainer]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}) as first:
+        assert first.stderr is not None
+        second = next(psutil.Process(first.pid) for text in first.stderr if "step 1/" in text).children()[0]
+        first.send_signal(signal.SIGKILL)
+        if not launcher:
+            shown = (text for text in first.stderr if " step " in text)
+            assert [next(shown), next(shown)]
+            second.kill()
+        rest = first.stderr.read()  # ends when the last process that holds the pipe has ended
     assert "whoever started this training is gone" in rest
 
 
