@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
+from types import FrameType
 
 from extraction_assets.model.loading import lasting_imports
+
+_ONE_INTERRUPTION_S = 10.0
+_interrupted_at: float | None = None
 
 
 def main() -> int:
@@ -16,8 +21,17 @@ def main() -> int:
     with lasting_imports():
         from extraction_assets.training import run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
     return run.main(sys.argv[1:])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C arrives twice, from the terminal and from the orchestrator that it reached too: the second must not disturb the ending."""
+    global _interrupted_at
+    now = time.monotonic()
+    if _interrupted_at is None or now - _interrupted_at > _ONE_INTERRUPTION_S:
+        _interrupted_at = now
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

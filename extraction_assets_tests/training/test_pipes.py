@@ -107,6 +107,19 @@ def test_an_interruption_while_torch_is_being_loaded_is_no_traceback(data: Data,
     assert process.returncode == -signal.SIGINT
 
 
+def test_an_interruption_that_comes_twice_ends_it_once(data: Data, tmp_path: Path) -> None:
+    job = data.job(tmp_path, SETTINGS.model_copy(update={"epochs": 1000, "checkpoint_every": 1000}))
+    with subprocess.Popen(training_command(write_job(job)), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("step 1/" in line for line in process.stderr)
+        for _ in range(5):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        *_, last = process.stderr.read().splitlines()
+    assert last == "training: interrupted; started again, it resumes at its last checkpoint"
+    assert process.returncode in (130, -signal.SIGINT)  # the latter where one comes when Python itself is ending
+
+
 def test_started_by_hand_it_outlives_its_terminal(data: Data, tmp_path: Path) -> None:
     job = data.job(tmp_path)
     trainer = [sys.executable, "-m", "extraction_assets.training.process", str(write_job(job))]
