@@ -2,8 +2,9 @@
 
     python benchmarks/resume.py [--kills N] [--seed S] [--json]
 
-Each trial is a process of its own, as the graph starts it. It is killed at a moment drawn over the whole length of an undisturbed run: while it loads, in a step, in a validation, while it writes a checkpoint or
-the adapter. Then the same job file is started again, without a word about where to go on, and must end with the same bytes.
+Each trial is a process of its own, as the graph starts it. It is killed at a moment drawn over the whole length of an undisturbed run:
+while it loads, in a step, in a validation, while it writes a checkpoint or the adapter. Then the same job file is started again,
+without a word about where to go on, and must end with the same bytes.
 """
 
 from __future__ import annotations

@@ -37,9 +37,11 @@ def test_it_is_read_back_without_pillow_too() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
 def test_another_spelling_is_left_to_pillow(mode: str) -> None:
-    picture_of = Image.new(mode, (32, 32))
-    assert decode_png(_saved(picture_of)) is None
-    assert decode_png(_saved(Image.fromarray(picture(4)), dpi=(72, 72))) is None  # a chunk more
+    assert decode_png(_saved(Image.new(mode, (32, 32)))) is None
+
+
+def test_a_chunk_more_is_left_to_pillow() -> None:
+    assert decode_png(_saved(Image.new("RGB", (32, 32)), dpi=(72, 72))) is None
 
 
 def test_filtered_rows_are_left_to_pillow() -> None:
@@ -51,8 +53,7 @@ def test_a_damaged_file_is_left_to_pillow() -> None:
     png = encode_png(scanlines_of(picture(5)))
     for at in range(0, len(png), 97):
         assert decode_png(png[:at]) is None
-        if at < len(png) - 12:  # IEND's own check sum changes no pixel, and is looked at all the same
-            assert decode_png(png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :]) is None
+        assert decode_png(png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :]) is None
 
 
 @pytest.mark.parametrize(("rows", "width"), [(96, 159), (95, 160), (97, 160), (1 << 20, 1 << 20), (0, 160)])
