@@ -283,8 +283,10 @@ def train(bench: Bench, say: Say, level: str, pages: int, method: str = "lora") 
     with trained(bench, settings) as run:
         step(run, pack, 1, size.response)
         seconds: list[float] = []
-        learning = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-        moments = [value for parameter in learning for value in run.optimizer.state[parameter].values() if isinstance(value, torch.Tensor)]
+        learning = [parameter for group in run.stepper.optimizer.param_groups for parameter in group["params"]]
+        moments = [
+            value for parameter in learning for value in run.stepper.optimizer.state[parameter].values() if isinstance(value, torch.Tensor)
+        ]
         held = [*run.model.parameters(), *run.model.buffers(), *moments]
 
         def steps() -> None:
@@ -328,6 +330,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
     from extraction_assets.model.recompute import recompute_in_backward
     from extraction_assets.model.visual_memory import VisualMemory
     from extraction_assets.training.setup import Run
+    from extraction_assets.training.stepping import Stepper
 
     qwen = bench.base.model
     accelerator = Accelerator(cpu=bench.device.type == "cpu")
@@ -341,12 +344,12 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
         recompute_in_backward(model, settings.recompute)
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=settings.weight_decay)
-        prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
+        stepper = Stepper(accelerator, model, optimizer, settings.max_grad_norm)
         visual = VisualMemory(qwen, 0)
         unused: Any = None
         train: Any = SimpleNamespace()
         audit = audit_lora(model)
-        yield Run(job, accelerator, bench.base.format, prepared, prepared_optimizer, train, unused, audit, unused, unused, unused, visual)
+        yield Run(job, accelerator, bench.base.format, model, stepper.model, stepper, train, unused, audit, unused, unused, unused, visual)
     finally:
         for layer in qwen.model.language_model.layers:
             for module in layer.modules():

@@ -221,8 +221,9 @@ class ComputeSettings(Section):
     """of a machine (None: one for each GPU of this machine, without a GPU one; elsewhere the number has to be said)"""
     machines: Annotated[int, Field(ge=1, le=1024)] = 1
     """that train together (azure_ml)"""
-    sharding: Literal["none", "fsdp2"] = "none"
-    """what each process holds. none: the whole model. fsdp2: its part of every layer (training.method: lora only)"""
+    sharding: Literal["none", "fsdp2", "zero2", "zero3"] = "none"
+    """what each process holds. none: everything. fsdp2: its part of every layer (training.method: lora only). zero2: its part of gradients and
+    optimizer; zero3: of every layer too (lora only). Both by DeepSpeed: pip install 'extraction-assets[deepspeed]'"""
     azure_ml: AzureTrainingSettings = AzureTrainingSettings()
     ray: RayTrainingSettings = RayTrainingSettings()
     rendering: FleetSettings = FleetSettings()

@@ -22,18 +22,22 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WITHIN_PAGES = "within_pages"
-"""name in transformers' AttentionInterface"""
+WITHIN_PAGES, OF_A_PAGE = "within_pages", "of_a_page"
+"""names in transformers' AttentionInterface: of the language model's, of the vision tower's"""
 Spans = tuple[Tensor, int]
 """(pages + 1,) int32: where each page's rows start and the last one's end; and the rows of the longest"""
 Varlen = Callable[[Tensor, Tensor, Tensor, Spans, Spans, float | None], Tensor]
 """(q, k, v, q's spans, k's spans, scale) -> (queries, heads, d). q: (queries, heads, d); k, v: (tokens, key/value heads, d)"""
 _AMPERE = (8, 0)
 _WIDEST_HEAD = 256
+_BLOCK = 1_500_000
+"""weights of a block, 3 MB: what two cores keep near"""
+_BLOCKED_UP_TO = 1024
+"""tokens of a page whose weights are kept for the backward pass: they grow with its square"""
 
 
 def attend_within_pages(model: PreTrainedModel) -> None:
-    """Let the language model of a Qwen3-VL attend within pages. The vision tower stays: stock code runs it image by image.
+    """Let the language model of a Qwen3-VL attend within pages. The vision tower does anyway: stock code runs it image by image.
 
     From then on its forward pass needs page_lengths and page_starts (model.packing.Pack gives them).
     """
@@ -41,13 +45,14 @@ def attend_within_pages(model: PreTrainedModel) -> None:
 
     # under a name without a mask function of its own, transformers makes no mask at all
     AttentionInterface.register(WITHIN_PAGES, within_pages)
-    model.set_attn_implementation({"text_config": WITHIN_PAGES})
+    AttentionInterface.register(OF_A_PAGE, of_a_page)
+    model.set_attn_implementation({"text_config": WITHIN_PAGES, "vision_config": OF_A_PAGE})
 
 
 @contextmanager
 def stock_attention(model: PreTrainedModel) -> Iterator[None]:
     """Inside, a model that attends within pages attends as it was loaded: with a key/value cache, it can answer."""
-    model.set_attn_implementation({"text_config": "sdpa"})
+    model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})
     try:
         yield
     finally:
@@ -93,6 +98,24 @@ def within_pages(
     return _page_by_page(module, query, key, value, queries, page_lengths, scaling, dropout), None
 
 
+def of_a_page(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention function for transformers, of the frozen vision tower: stock sdpa, but on a CPU with 16-bit products. Shapes as in within_pages."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if attention_mask is None and not options.get("dropout") and query.device.type == "cpu" and value.dtype != torch.float32:
+        scale = query.shape[3] ** -0.5 if scaling is None else scaling
+        return _in_blocks(query, key, value, scale, causal=False), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+
+
 def _page_by_page(
     module: torch.nn.Module,
     query: Tensor,
@@ -103,23 +126,50 @@ def _page_by_page(
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
-    """Stock sdpa on each page: the very kernel that a page alone would run.
-
-    On a CPU in 32 bits, also where the products around it are of 16: torch's CPU kernel takes twice as long for a backward pass in 16.
-    """
+    """Stock sdpa on each page: the very kernel that a page alone would run. On a CPU with 16-bit products see _in_blocks, or 32 bits."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     inputs, device = (query, key, value), query.device.type
-    wide = device == "cpu" and any(tensor.dtype != torch.float32 for tensor in inputs)
-    if wide:
-        inputs = (query.float(), key.float(), value.float())
+    half = device == "cpu" and any(tensor.dtype != torch.float32 for tensor in inputs)
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if half and dropout == 0 and k.shape[2] <= _BLOCKED_UP_TO:
+            return _in_blocks(q, k, v, scale)
+        if half:
+            q, k, v = q.float(), k.float(), v.float()
+        return sdpa_attention_forward(module, q, k, v, attention_mask=_before_the_last(q, k), dropout=dropout, scaling=scale)[0]
+
     spans = (list(queries), list(page_lengths), list(page_lengths))
-    with torch.autocast(device, enabled=False) if wide else nullcontext():
+    with torch.autocast(device, enabled=False) if half else nullcontext():
         pages = [
-            sdpa_attention_forward(module, q, k, v, attention_mask=_before_the_last(q, k), dropout=dropout, scaling=scaling)[0]
-            for q, k, v in zip(*(tensor.split(span, dim=2) for tensor, span in zip(inputs, spans, strict=True)), strict=True)
+            attend(*page) for page in zip(*(tensor.split(span, dim=2) for tensor, span in zip(inputs, spans, strict=True)), strict=True)
         ]
-    return torch.cat(pages, dim=1).to(value.dtype)
+    return torch.cat([page.to(value.dtype) for page in pages], dim=1)
+
+
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool = True) -> Tensor:
+    """Attention as products of some rows each, for a CPU. (1, heads, queries, d) -> (1, queries, heads, d) in the values' dtype.
+
+    torch's own kernel (2.13) takes as long in 16 bits as in 32, and longer for a backward pass: half as long again as this (EPYC with AVX512_BF16).
+    """
+    groups = query.shape[1] // key.shape[1]
+    q, k, v = (
+        tensor[0].to(value.dtype) for tensor in (query * scale, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1))
+    )
+    (heads, asked, _), tokens = q.shape, k.shape[1]
+    at_once = max(1, _BLOCK // (heads * tokens))
+    rows = []
+    for start in range(0, asked, at_once):
+        block = q[:, start : start + at_once]
+        if not causal:
+            rows.append(torch.bmm(torch.bmm(block, k.transpose(1, 2)).softmax(-1), v))
+            continue
+        seen = tokens - asked + start + block.shape[1]
+        later = block.new_full((block.shape[1], seen), float("-inf")).triu(tokens - asked + start + 1)
+        weights = torch.baddbmm(later, block, k[:, :seen].transpose(1, 2)).softmax(-1)
+        rows.append(torch.bmm(weights, v[:, :seen]))
+    return torch.cat(rows, dim=1).transpose(0, 1)[None]
 
 
 def _before_the_last(query: Tensor, key: Tensor) -> Tensor | None:

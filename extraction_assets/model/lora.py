@@ -146,10 +146,11 @@ def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The adapter's tensors by name, whole and on the CPU. Of a sharded model all processes have to ask: each sends its part."""
     from peft import get_peft_model_state_dict
 
-    from extraction_assets.model.sharding import whole
+    from extraction_assets.model.sharding import whole, whole_adapter
 
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in sorted(state.items())}
+    with whole_adapter(model):
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return {name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in sorted(state.items())}
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Models and optimizers of which each process holds a part (torch's fully_shard). Of what is not sharded, all of this is the thing itself."""
+"""Models and optimizers of which each process holds a part (torch's fully_shard; of models, DeepSpeed's ZeRO at stage 3 too).
+
+Of what is not sharded, all of this is the thing itself.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,24 @@ if TYPE_CHECKING:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    return isinstance(model, FSDPModule)
+    return isinstance(model, FSDPModule) or comes_together_for_each_pass(model)
+
+
+def comes_together_for_each_pass(model: nn.Module) -> bool:
+    """ZeRO at stage 3: a forward pass is the work of all processes, always."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+@contextmanager
+def whole_adapter(model: PeftModel) -> Iterator[None]:
+    """Inside, the trainable weights of a ZeRO model are there to be read. Of fully_shard's, see whole."""
+    if not comes_together_for_each_pass(model):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter for parameter in model.parameters() if parameter.requires_grad]):
+        yield
 
 
 def whole(tensor: Tensor) -> Tensor:

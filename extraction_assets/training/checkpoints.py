@@ -20,8 +20,7 @@ import torch
 from peft import PeftModel
 
 from extraction_assets.errors import InputError
-from extraction_assets.model.lora import adapter_tensors, load_adapter_weights, save_adapter
-from extraction_assets.model.sharding import whole_state
+from extraction_assets.model.lora import load_adapter_weights, save_adapter
 from extraction_assets.store import TEMPORARY_PREFIX, digest_file
 
 KEEP = 2
@@ -65,14 +64,10 @@ class RunState:
         return 0 if best is None else sum(int(step) > best for step in self.val_losses)
 
 
-def send_parts(model: PeftModel, optimizer: torch.optim.Optimizer) -> None:
-    """What the other processes of a sharded run do while one writes a checkpoint: it holds the whole, as if one had trained alone."""
-    adapter_tensors(model)
-    whole_state(optimizer)
-
-
-def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, optimizer: torch.optim.Optimizer, keep: Keep = "last") -> Path:
-    """Write one checkpoint and let go of all but the last two, and of the best where it is to be kept. job: identity of the run."""
+def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, optimizer: dict[str, Any], keep: Keep = "last") -> Path:
+    """Write one checkpoint and let go of all but the last two, and of the best where it is to be kept. It holds the whole, as if one process
+    had trained alone. job: identity of the run. optimizer: its state.
+    """
     folder = work / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     final = _checkpoint(work, state.step)
@@ -80,7 +75,7 @@ def save_checkpoint(work: Path, job: str, state: RunState, model: PeftModel, opt
     try:
         temporary.mkdir()
         save_adapter(model, temporary)
-        torch.save(whole_state(optimizer), temporary / "optimizer.pt")
+        torch.save(optimizer, temporary / "optimizer.pt")
         (temporary / "state.json").write_text(json.dumps({"job": job, **asdict(state)}), encoding="utf-8")
         digests = {path.name: digest_file(path) for path in sorted(temporary.iterdir())}
         (temporary / _DIGESTS).write_text(json.dumps(digests, indent=2), encoding="utf-8")

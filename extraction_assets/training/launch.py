@@ -20,9 +20,10 @@ from extraction_assets.settings import ComputeSettings
 from extraction_assets.store import write_atomically
 from extraction_assets.training.job import read_job
 from extraction_assets.training.parcel import unpack_job
+from extraction_assets.training.zero import STAGES, require_deepspeed
 
 _CONFIGS = Path(__file__).parent / "accelerate"
-_CONFIG = {"none": "ddp.yaml", "fsdp2": "fsdp2.yaml"}
+_CONFIG = {"none": "ddp.yaml", "fsdp2": "fsdp2.yaml", "zero2": "zero2.yaml", "zero3": "zero3.yaml"}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -69,6 +70,8 @@ def launch_command(
     """
     import torch
 
+    if sharding in STAGES:
+        require_deepspeed()
     gpus = torch.cuda.device_count()
     own = processes or gpus or 1
     if gpus and own > gpus:
@@ -87,6 +90,15 @@ def launch_command(
 def accelerate_config(sharding: str) -> Path:
     """The file of this package that `accelerate launch --config_file` takes for a compute.sharding."""
     return _CONFIGS / _CONFIG[sharding]
+
+
+def sharding_of_launch() -> str:
+    """The compute.sharding that this process was launched with."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return "fsdp2"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        return f"zero{os.environ['ACCELERATE_DEEPSPEED_ZERO_STAGE']}"
+    return "none"
 
 
 def _meeting_place(machines: int, environment: Mapping[str, str]) -> list[str]:

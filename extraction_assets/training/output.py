@@ -10,9 +10,9 @@ from pathlib import Path
 import extraction_assets
 from extraction_assets.errors import InputError
 from extraction_assets.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from extraction_assets.model.sharding import is_sharded
 from extraction_assets.store import TEMPORARY_PREFIX
 from extraction_assets.training.checkpoints import sync_entry, sync_folder, trusted_checkpoint
+from extraction_assets.training.launch import sharding_of_launch
 from extraction_assets.training.manifest import MANIFEST, AdapterManifest, code_digest, file_digests, library_versions
 from extraction_assets.training.setup import Run
 
@@ -49,7 +49,7 @@ def write_adapter(run: Run) -> None:
             left_out=len(plan.train.over_length) + len(plan.train.unwritable),
             steps=state.step,
             processes=run.accelerator.num_processes,
-            sharding="fsdp2" if is_sharded(run.adapter) else "none",
+            sharding=sharding_of_launch(),
             kept_step=kept,
             epochs=state.epoch + state.index / len(run.train.ids),
             first_loss=state.losses[0],

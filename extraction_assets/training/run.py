@@ -29,12 +29,12 @@ from filelock import FileLock, Timeout
 from peft.helpers import disable_input_dtype_casting
 
 from extraction_assets.errors import InputError
+from extraction_assets.model.lora import adapter_tensors
 from extraction_assets.model.packing import Pack
 from extraction_assets.model.precision import products
-from extraction_assets.model.sharding import is_sharded, whole
 from extraction_assets.store import write_atomically
 from extraction_assets.training.adapter import verify_adapter
-from extraction_assets.training.checkpoints import save_checkpoint, send_parts
+from extraction_assets.training.checkpoints import save_checkpoint
 from extraction_assets.training.job import TrainingJob, read_job
 from extraction_assets.training.loss import learning_rate, response_loss
 from extraction_assets.training.order import GlobalBatch, global_batches
@@ -129,10 +129,7 @@ def fit(run: Run) -> None:
         stops = _out_of_patience(run)
         best = job.settings.keep != "last" and state.best_step(job.settings.keep) == batch.step
         if last or stops or best or batch.step % job.settings.checkpoint_every == 0:
-            if run.accelerator.is_main_process:
-                save_checkpoint(Path(job.work), job.identity, state, run.adapter, run.optimizer, job.settings.keep)
-            elif is_sharded(run.adapter):
-                send_parts(run.adapter, run.optimizer)
+            _save_checkpoint(run)
         if watch.orphaned():
             raise InputError(job.work, "whoever started this training is gone", do="Start it again; it resumes at its last checkpoint")
         if stops:
@@ -145,8 +142,7 @@ def fit(run: Run) -> None:
 def _try(run: Run, pack: Pack) -> None:
     """Forward and backward of one pack, to no effect. On the model inside the wrapper: ranks need not wait for each other."""
     run.adapter.train()
-    run.accelerator.backward(_loss(run, run.adapter, pack, keep=False))
-    run.optimizer.zero_grad(set_to_none=True)
+    run.stepper.rehearse(_loss(run, run.stepper.rehearsed, pack, keep=False))
 
 
 def _out_of_patience(run: Run) -> bool:
@@ -166,25 +162,29 @@ def optimizer_step(run: Run, batch: GlobalBatch, packs: Iterator[Pack], share: S
     for number, pack in enumerate(packs, 1):
         moved = pack.to(accelerator.device)
         counts = number <= len(share.packs)
-        with nullcontext() if number == share.passes else accelerator.no_sync(run.model):
+        with run.stepper.passing(last=number == share.passes):
             loss = _loss(run, run.model, moved, keep=job.plan.epochs > 1)
-            accelerator.backward(loss * (scale if counts else 0.0))
+            run.stepper.backward(loss * (scale if counts else 0.0))
         if counts:
             sums.append(loss.detach())
             seen.append(pack.ids)
     own = torch.stack(sums) if sums else torch.zeros(0, device=accelerator.device)
     _require_finite(run, batch, own, seen)
-    learning = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    norm = float(whole(torch.nn.utils.clip_grad_norm_(learning, job.settings.max_grad_norm)))
+    lr = learning_rate(batch.step, job.plan.steps, job.plan.warmup_steps, job.settings.learning_rate)
+    norm = run.stepper.step(lr)
     if not math.isfinite(norm):
         raise InputError(f"training step {batch.step}", f"its gradient is {norm}", do=f"Examples: {', '.join(_ids(run, batch))}")
-    lr = learning_rate(batch.step, job.plan.steps, job.plan.warmup_steps, job.settings.learning_rate)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
     total = accelerator.reduce(own.sum(), "sum")
     return float(total) / response_tokens, norm, lr
+
+
+def _save_checkpoint(run: Run) -> None:
+    if run.accelerator.is_main_process:
+        optimizer = run.stepper.state()
+        save_checkpoint(Path(run.job.work), run.job.identity, run.state, run.adapter, optimizer, run.job.settings.keep)
+    elif run.stepper.in_parts:
+        run.stepper.state()
+        adapter_tensors(run.adapter)
 
 
 @torch.no_grad()

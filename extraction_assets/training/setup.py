@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
@@ -21,17 +20,20 @@ from extraction_assets.model.last_layer import narrow_last_layer
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.precision import products
 from extraction_assets.model.recompute import recompute_in_backward
-from extraction_assets.model.sharding import is_sharded, load_whole_state
+from extraction_assets.model.sharding import is_sharded
 from extraction_assets.model.visual_memory import VisualMemory
 from extraction_assets.store import digest_file
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.checkpoints import RunState, load_checkpoint
 from extraction_assets.training.feed import Feed
 from extraction_assets.training.job import TrainingJob
+from extraction_assets.training.launch import sharding_of_launch
 from extraction_assets.training.plan import split_lengths
 from extraction_assets.training.preflight import MemoryMeter
 from extraction_assets.training.progress import Progress
+from extraction_assets.training.stepping import Stepper
 from extraction_assets.training.trackers import open_trackers, require_installed
+from extraction_assets.training.zero import STAGES, ZeroStepper
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -44,9 +46,10 @@ class Run:
     job: TrainingJob
     accelerator: Accelerator
     base_format: BaseFormat
+    adapter: PeftModel
     model: torch.nn.Module
-    """the PEFT model, wrapped where there is more than one process"""
-    optimizer: torch.optim.Optimizer
+    """the adapter, wrapped where there is more than one process: what the passes of a step go through"""
+    stepper: Stepper | ZeroStepper
     train: Feed
     val: Feed
     audit: Audit
@@ -55,10 +58,6 @@ class Run:
     meter: MemoryMeter
     """counts from before the base was loaded"""
     visual: VisualMemory
-
-    @property
-    def adapter(self) -> PeftModel:
-        return cast(PeftModel, self.accelerator.unwrap_model(self.model))
 
 
 def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
@@ -98,32 +97,41 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         progress.say(f"left out: {unwritable.problem}")
     if state.step:
         progress.say(f"resumes after step {state.step}")
-    moments = optimizer.state_dict()
-    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    if is_sharded(prepared_model):  # the parameters are others now
-        load_whole_state(prepared_optimizer.optimizer, moments)
+    stepper = _stepper(job, accelerator, model, optimizer)
     device = accelerator.device.type
     visual = VisualMemory(base.model, job.visual_memory, partial(products, job.settings.precision, device))
     # a GPU has no idle core for it; parts of a sharded tower come together in the order of the steps
-    see_ahead = visual.see_ahead if device == "cpu" and not is_sharded(prepared_model) else None
+    see_ahead = visual.see_ahead if device == "cpu" and not is_sharded(model) else None
     train, val = (Feed(split, encoder, visual, see_ahead) for split in (train_split, val_split))
-    return Run(job, accelerator, base.format, prepared_model, prepared_optimizer, train, val, audit, state, progress, meter, visual)
+    return Run(job, accelerator, base.format, model, stepper.model, stepper, train, val, audit, state, progress, meter, visual)
 
 
 def _accelerator(job: TrainingJob) -> Accelerator:
     """As `accelerate launch` was told, by one of the files in training/accelerate/."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    state = accelerator.state
-    if os.environ.get("ACCELERATE_USE_FSDP") != "true":
-        return accelerator
-    if job.settings.method == "qlora":
+    state, sharding = accelerator.state, sharding_of_launch()
+    if sharding in ("fsdp2", "zero3") and job.settings.method == "qlora":
         raise InputError(
-            "compute.sharding", "fsdp2 does not go with training.method: qlora", do="Set sharding: none (4-bit weights are small), or lora"
+            "compute.sharding",
+            f"{sharding} does not go with training.method: qlora",
+            do="Set sharding: none (4-bit weights are small), or lora",
         )
+    if sharding != "fsdp2":
+        return accelerator
     if state.distributed_type == DistributedType.MULTI_CPU:
         # accelerate 1.15 shards on GPUs only and lets CPU processes be, without a word; torch's fully_shard runs on both
         state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
     return accelerator
+
+
+def _stepper(job: TrainingJob, accelerator: Accelerator, model: PeftModel, optimizer: torch.optim.Optimizer) -> Stepper | ZeroStepper:
+    """Divides the model where it stands, if it is to be divided; what the optimizer remembers goes with it."""
+    max_norm = job.settings.max_grad_norm
+    if sharding_of_launch() in STAGES:
+        with products(job.settings.precision, accelerator.device.type):
+            half = torch.is_autocast_enabled(accelerator.device.type)
+        return ZeroStepper(model, optimizer, max_norm, half, accelerator.device)
+    return Stepper(accelerator, model, optimizer, max_norm)
 
 
 def _require_unchanged(job: TrainingJob) -> None:

@@ -15,7 +15,7 @@ from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.attention import stock_attention
 from extraction_assets.model.examples import Example
-from extraction_assets.model.sharding import gathered
+from extraction_assets.model.sharding import comes_together_for_each_pass, gathered
 from extraction_assets.schema import TargetSchema
 from extraction_assets.settings import DecodingSettings
 from extraction_assets.training.setup import Run
@@ -45,11 +45,17 @@ def answer_val(run: Run) -> AnswerRates | None:
     if not sample:
         return None
     accelerator = run.accelerator
+    if comes_together_for_each_pass(run.adapter):  # so all answer the same pages, token by token
+        strict, right, fields = _score(run, sample)
+        return _rates(len(sample), strict, right, fields)
     own = sample[accelerator.process_index :: accelerator.num_processes]
     with gathered(run.adapter):  # answers have unequal lengths: nobody can wait for the others at each token
         counts = torch.tensor(_score(run, own) if own else (0, 0, 0), device=accelerator.device)
-    strict, right, fields = accelerator.reduce(counts, "sum").tolist()
-    return AnswerRates(len(sample), strict / len(sample), right / fields if fields else 1.0)
+    return _rates(len(sample), *accelerator.reduce(counts, "sum").tolist())
+
+
+def _rates(pages: int, strict: int, right: int, fields: int) -> AnswerRates:
+    return AnswerRates(pages, strict / pages, right / fields if fields else 1.0)
 
 
 def _sample(examples: list[Example], count: int, seed: int) -> list[Example]:

@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch.nn import functional
 
 from extraction_assets.model import attention
-from extraction_assets.model.attention import WITHIN_PAGES, Spans, attend_within_pages, within_pages
+from extraction_assets.model.attention import WITHIN_PAGES, Spans, attend_within_pages, of_a_page, within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder
 from extraction_assets.model.lora import add_lora
@@ -285,10 +285,46 @@ def test_without_a_gpu_pages_run_one_by_one() -> None:
     assert not torch.equal(out[:, :1], out[:, 2:3])
 
 
-def test_on_a_cpu_attention_is_computed_in_32_bits() -> None:
+def test_on_a_cpu_long_pages_are_computed_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_BLOCKED_UP_TO", 4)
     module, place = torch.nn.Module(), {"page_lengths": (5,), "page_starts": torch.tensor([0, 5])}
     query, key, value = torch.randn(3, 1, 2, 5, 16)
     with torch.autocast("cpu", torch.bfloat16):  # as training has them: queries and keys come out of norms in 32 bits
         out, _ = within_pages(module, query, key, value.bfloat16(), None, **place)
     wanted, _ = within_pages(module, query, key, value.bfloat16().float(), None, **place)
     assert torch.equal(out, wanted.bfloat16())
+
+
+def test_on_a_cpu_the_tower_attends_in_blocks_of_16_bits_and_sees_all_of_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_BLOCK", 3 * 2 * 11)
+    module = torch.nn.Module()
+    query, key, value = torch.randn(3, 1, 2, 11, 16).bfloat16()
+    out, _ = of_a_page(module, query, key, value, None, scaling=0.3, is_causal=False)
+    whole, _ = of_a_page(module, query.float(), key.float(), value.float(), None, scaling=0.3, is_causal=False)
+    expected = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), scale=0.3).transpose(1, 2)
+    assert torch.equal(whole, expected)
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize("asked", [11, 4], ids=["all tokens ask", "the last ones ask"])
+def test_on_a_cpu_blocks_in_16_bits_are_attention_but_for_rounding(asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks smaller than a page, two heads to a key; values and gradients against 32 bits."""
+    monkeypatch.setattr(attention, "_BLOCK", 3 * 4 * 11)
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2  # type: ignore[assignment]
+    starts = {"page_starts": torch.tensor([0, 11]), "query_starts": torch.tensor([0, asked])}
+    gradient = torch.randn(1, asked, 4, 16)
+
+    def run(dtype: torch.dtype) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(3)
+        shapes = ((1, 4, asked, 16), (1, 2, 11, 16), (1, 2, 11, 16))
+        inputs = [torch.randn(shape, generator=generator).bfloat16().to(dtype).requires_grad_() for shape in shapes]
+        query, key, value = inputs
+        out, _ = within_pages(module, query, key, value, None, page_lengths=(11,), queries=(asked,), **starts)
+        out.backward(gradient.to(dtype))
+        return [out.detach(), *(tensor.grad for tensor in inputs if tensor.grad is not None)]
+
+    for half, whole in zip(run(torch.bfloat16), run(torch.float32), strict=True):
+        assert half.dtype == torch.bfloat16
+        assert (half.float() - whole).norm() < 0.01 * whole.norm()

@@ -36,7 +36,7 @@ def work(base_folder: Path, tmp_path: Path) -> Path:
     model, optimizer = _fresh(base_folder)
     for step in (1, 2, 3):
         _move(model, optimizer)
-        save_checkpoint(tmp_path, "job", RunState(step, 0, step * 4, [1.0] * step, {"2": 0.5}), model, optimizer)
+        save_checkpoint(tmp_path, "job", RunState(step, 0, step * 4, [1.0] * step, {"2": 0.5}), model, optimizer.state_dict())
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def test_weights_optimizer_and_state_come_back_exactly(base_folder: Path, tmp_pa
     model, optimizer = _fresh(base_folder)
     _move(model, optimizer)
     state = RunState(7, 1, 12, [0.1 + 0.2, 1e-9], {"4": 1 / 3})
-    save_checkpoint(tmp_path, "job", state, model, optimizer)
+    save_checkpoint(tmp_path, "job", state, model, optimizer.state_dict())
     other, other_optimizer = _fresh(base_folder, seed=2)
     loaded, passed_over = load_checkpoint(tmp_path, "job", other, other_optimizer)
     assert loaded == state
@@ -74,7 +74,7 @@ def test_a_half_written_one_is_no_checkpoint(base_folder: Path, work: Path) -> N
     model, optimizer = _fresh(base_folder)
     state, _ = load_checkpoint(work, "job", model, optimizer)
     assert state.step == 2
-    save_checkpoint(work, "job", RunState(3), model, optimizer)
+    save_checkpoint(work, "job", RunState(3), model, optimizer.state_dict())
     assert not list((work / "checkpoints").glob(".tmp-*"))
 
 

@@ -26,12 +26,13 @@ from extraction_assets.errors import InputError
 from extraction_assets.model.base import load_base
 from extraction_assets.settings import ComputeSettings, TrainingSettings
 from extraction_assets.settings_file import load_settings
-from extraction_assets.training import run, setup
+from extraction_assets.training import run, setup, zero
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.job import TrainingJob, write_job
 from extraction_assets.training.launch import accelerate_config, launch_command, remote_arguments, training_command
 from extraction_assets.training.packs import fillers
 from extraction_assets.training.parcel import pack_job, take_adapter
+from extraction_assets.training.zero import STAGES
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
@@ -39,7 +40,12 @@ STEPS = SETTINGS.model_copy(update={"dropout": 0.0, "max_steps": 5})
 """of 4, 4, 2, 4, 4 examples"""
 UNEVEN = STEPS.model_copy(update={"effective_batch": 3, "pack_tokens": 1, "max_steps": 4})
 """three packs of one example each: one process has two, the other one; in the last step there is one example for both"""
-LAYOUTS = {"ddp": ComputeSettings(processes=2), "fsdp2": ComputeSettings(processes=2, sharding="fsdp2")}
+LAYOUTS = {
+    "ddp": ComputeSettings(processes=2),
+    "fsdp2": ComputeSettings(processes=2, sharding="fsdp2"),
+    "zero2": ComputeSettings(processes=2, sharding="zero2"),
+    "zero3": ComputeSettings(processes=2, sharding="zero3"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,39 +56,45 @@ def alone(data: Data, tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
     return job
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_learn_what_one_learns(data: Data, alone: TrainingJob, tmp_path: Path, layout: str) -> None:
-    one_val_page = Data(data.train, write_split(tmp_path / "splits", "val", 1), data.base)  # one process has none, and waits
-    answered = STEPS.model_copy(update={"max_steps": 2, "validate_every": 1, "val_answers": 3, "max_target_tokens": 40})
-    bits_16 = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
-
-    def jobs(folder: Path) -> dict[str, TrainingJob]:
-        return {
-            "even": data.job(folder / "even", STEPS),
-            "uneven": data.job(folder / "uneven", UNEVEN),
-            "answers": one_val_page.job(folder / "answers", answered),
-            "16 bits": data.job(folder / "16 bits", bits_16),
-        }
-
-    one, two = jobs(tmp_path / "one"), jobs(tmp_path / "two")
-    one["even"] = alone
-    for name, job in one.items():
+@pytest.fixture(scope="module")
+def by_one(data: Data, alone: TrainingJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingJob]:
+    """What two processes will be asked for, by one."""
+    jobs = {**_jobs(data, tmp_path_factory.mktemp("one")), "even": alone}
+    for name, job in jobs.items():
         with pytest.MonkeyPatch.context() as patch:
             if name == "16 bits":
                 patch.setattr(setup, "load_base", partial(load_base, dtype=torch.bfloat16))
             run.train(job)
+    return jobs
+
+
+def _jobs(data: Data, folder: Path) -> dict[str, TrainingJob]:
+    one_val_page = Data(data.train, write_split(folder / "splits", "val", 1), data.base)  # one process has none, and waits
+    answered = STEPS.model_copy(update={"max_steps": 2, "validate_every": 1, "val_answers": 3, "max_target_tokens": 40})
+    bits_16 = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
+    return {
+        "even": data.job(folder / "even", STEPS),
+        "uneven": data.job(folder / "uneven", UNEVEN),
+        "answers": one_val_page.job(folder / "answers", answered),
+        "16 bits": data.job(folder / "16 bits", bits_16),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_learn_what_one_learns(data: Data, by_one: dict[str, TrainingJob], tmp_path: Path, layout: str) -> None:
+    two = _jobs(data, tmp_path)
     _launch_all(list(two.values()), LAYOUTS[layout])
 
     for name in ("even", "uneven", "answers"):
-        _require_same_learning(one[name], two[name], name)
+        _require_same_learning(by_one[name], two[name], name)
         manifest = verify_adapter(Path(two[name].output))
         assert (manifest.processes, manifest.sharding) == (2, LAYOUTS[layout].sharding)
-    assert _state(two["answers"])["val_answers"] == _state(one["answers"])["val_answers"]  # each page counted once
-    for job in (one["16 bits"], two["16 bits"]):
+    assert _state(two["answers"])["val_answers"] == _state(by_one["answers"])["val_answers"]  # each page counted once
+    for job in (by_one["16 bits"], two["16 bits"]):
         assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
     # packs differ, and with them the rounding to 8 bits
-    assert _state(two["16 bits"])["losses"] == pytest.approx(_state(one["16 bits"])["losses"], rel=2e-3)
+    assert _state(two["16 bits"])["losses"] == pytest.approx(_state(by_one["16 bits"])["losses"], rel=2e-3)
 
 
 def _require_same_learning(one: TrainingJob, two: TrainingJob, name: str) -> None:
@@ -98,14 +110,23 @@ def _require_same_learning(one: TrainingJob, two: TrainingJob, name: str) -> Non
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_any_number_of_processes(data: Data, alone: TrainingJob, tmp_path: Path) -> None:
-    killed = {begins: _killed_run(data.job(tmp_path / (begins or "alone"), STEPS), begins) for begins in ("fsdp2", None, "ddp")}
-    by_one = data.job(tmp_path / "by one", STEPS)
-    shutil.copytree(killed["fsdp2"].work, by_one.work, dirs_exist_ok=True)
-    sharded = list(killed.values())
-    said = _launch_all(sharded, LAYOUTS["fsdp2"])
-    assert len(re.findall(r"resumes after step [234]", said)) == len(sharded), said
-    assert re.search(r"resumes after step [234]", _train_here(by_one))
-    for job in (*sharded, by_one):
+    killed = {begins: _killed_run(data.job(tmp_path / (begins or "alone"), STEPS), begins) for begins in ("fsdp2", None, "zero3")}
+
+    def copies(goes_on: str, *begun: str | None) -> list[TrainingJob]:
+        jobs = []
+        for begins in begun:
+            jobs.append(data.job(tmp_path / f"{begins} then {goes_on}", STEPS))
+            shutil.copytree(killed[begins].work, jobs[-1].work, dirs_exist_ok=True)
+        return jobs
+
+    resumed = {"fsdp2": copies("fsdp2", None, "fsdp2", "zero3"), "zero2": copies("zero2", "zero3"), "zero3": copies("zero3", None)}
+    by_one = copies("one", "fsdp2", "zero3")
+    for layout, jobs in resumed.items():
+        said = _launch_all(jobs, LAYOUTS[layout])
+        assert len(re.findall(r"resumes after step [234]", said)) == len(jobs), said
+    for job in by_one:
+        assert re.search(r"resumes after step [234]", _train_here(job))
+    for job in (*by_one, *(job for jobs in resumed.values() for job in jobs)):
         assert _state(job)["losses"] == pytest.approx(_state(alone)["losses"], rel=1e-5), job.work
 
 
@@ -194,6 +215,12 @@ def test_settings_that_cannot_be_are_one_line(tmp_path: Path, values: dict[str, 
         load_settings(path)
 
 
+def test_without_deepspeed_its_layouts_say_how_to_install_it(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zero, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"zero2 and zero3 need DeepSpeed. pip install 'extraction-assets\[deepspeed\]'"):
+        training_command(write_job(data.job(tmp_path, STEPS)), LAYOUTS["zero3"])
+
+
 @pytest.mark.slow
 def test_four_bit_weights_are_not_sharded_and_a_failure_ends_all_processes_and_is_said_once(data: Data, tmp_path: Path) -> None:
     job = data.job(tmp_path, STEPS.model_copy(update={"method": "qlora"}))
@@ -213,13 +240,17 @@ def test_no_setting_of_the_processes_makes_another_run(data: Data, tmp_path: Pat
     assert "compute" not in data.job(tmp_path, STEPS).model_dump()
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
-def test_the_shipped_configs_are_what_accelerate_takes(sharding: str) -> None:
+@pytest.mark.parametrize(
+    ("sharding", "expected"), [("none", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED")]
+)
+def test_the_shipped_configs_are_what_accelerate_takes(sharding: str, expected: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     path = accelerate_config(sharding)
     config = load_config_from_file(str(path))  # raises on an unknown key
-    assert config.distributed_type == {"none": "MULTI_GPU", "fsdp2": "FSDP"}[sharding]
+    assert config.distributed_type == expected
+    if expected == "DEEPSPEED":
+        assert config.deepspeed_config["zero_stage"] == STAGES[sharding]
     layer = yaml.safe_load(path.read_text()).get("fsdp_config", {}).get("fsdp_transformer_layer_cls_to_wrap")
     if layer:
         from transformers.models.qwen3_vl import modeling_qwen3_vl
