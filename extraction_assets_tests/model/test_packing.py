@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch.nn import functional
 
 from extraction_assets.model import attention
-from extraction_assets.model.attention import WITHIN_PAGES, Spans, attend_within_pages, of_a_page, within_pages
+from extraction_assets.model.attention import OF_A_PAGE, WITHIN_PAGES, Spans, attend_within_pages, of_a_page, within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder
 from extraction_assets.model.lora import add_lora
@@ -200,8 +200,9 @@ def test_within_pages_no_longer_hangs_on_those_conditions(ours: PeftModel, encod
 
 def test_only_who_asks_for_it_attends_within_pages(ours: PeftModel, base_folder: Path) -> None:
     assert ours.config.text_config._attn_implementation == WITHIN_PAGES
-    assert ours.config.vision_config._attn_implementation == "sdpa"
-    assert load_base(base_folder).model.config.text_config._attn_implementation == "sdpa"
+    assert ours.config.vision_config._attn_implementation == OF_A_PAGE
+    as_loaded = load_base(base_folder).model.config
+    assert as_loaded.text_config._attn_implementation == as_loaded.vision_config._attn_implementation == "sdpa"
 
 
 # --- what a pack holds --------------------------------------------------------------------------------------------------------------
