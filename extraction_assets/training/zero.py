@@ -48,7 +48,12 @@ class ZeroStepper:
         asked = DeepSpeedPlugin().deepspeed_config["zero_optimization"]
         self.stage = int(asked["stage"])
         config = {
-            "zero_optimization": {**asked, "stage3_param_persistence_threshold": _SMALL},
+            "zero_optimization": {
+                **asked,
+                "stage3_param_persistence_threshold": _SMALL,
+                # gradients on their way, in a buffer of their own: all the adapters' and no more (by default it takes 2 GB)
+                "reduce_bucket_size": sum(parameter.numel() for parameter in self._learning),
+            },
             "train_micro_batch_size_per_gpu": 1,  # of its own bookkeeping only
             "gradient_accumulation_steps": 1,
             "gradient_clipping": max_norm,
