@@ -43,6 +43,8 @@ class ZeroStepper:
         import deepspeed
         from accelerate.utils import DeepSpeedPlugin
 
+        if device.type == "cpu":  # it would compile a kernel for processes of one machine, for minutes. gloo does
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = optimizer.state_dict()
         asked = DeepSpeedPlugin().deepspeed_config["zero_optimization"]
