@@ -88,7 +88,9 @@ def test_two_processes_learn_what_one_learns(data: Data, by_one: dict[str, Train
     if layout in ("fsdp2", "zero3"):  # they divide weights, and 4-bit ones cannot be
         del two["4 bits"]
     said = _launch_all(list(two.values()), LAYOUTS[layout])
-    assert all(0.5 < float(times) < 1.15 for times in re.findall(r"measured \(([0-9.]+) times\)", said)), said  # of the plan's memory
+    times = [float(times) for times in re.findall(r"measured \(([0-9.]+) times\)", said)]
+    assert len(times) == len(two)
+    assert max(times) < 2, said  # of the plan's memory. Buffers count here, beside a model of 5 MB
 
     for name in two.keys() - {"16 bits"}:
         _require_same_learning(by_one[name], two[name], name)
