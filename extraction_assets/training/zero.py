@@ -81,6 +81,7 @@ class ZeroStepper:
         self._engine.backward(loss)
 
     def step(self, learning_rate: float) -> float:
+        """As Stepper's, but for a norm that is not finite: the weights have moved then, and the run ends without saving them."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
