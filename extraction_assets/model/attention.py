@@ -3,7 +3,8 @@
 Stock sdpa keeps packed pages apart too (it finds the restarts in the text row of position_ids), with a mask of tokens x tokens that
 rules out its fast kernels and grows with the square of the pack. Here a row costs what its pages cost one by one.
 
-Which kernel runs, best first: flash-attn's varlen, torch's own varlen (both CUDA, 16 bit), stock sdpa page by page (everywhere).
+Which kernel runs, best first: flash-attn's varlen, torch's own varlen (both CUDA, 16 bit), products of blocks (CPU, 16 bit), stock sdpa page
+by page (everywhere).
 Models are loaded with stock sdpa; only a training run asks for this one (attend_within_pages).
 """
 
