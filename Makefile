@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HOME_FOLDER ?= data
-# a few thousand of its 30,000 modules are ever imported, and compiled then: compiling all of them takes nearly half of an installation
+# a few thousand of its 30,000 modules are ever imported: compiling all of them takes nearly half of an installation. `install` compiles those
+# that its processes import, also where the shell says PYTHONDONTWRITEBYTECODE, as many containers do: each process would compile them again
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-compile
+IMPORTED := extraction_assets.definitions extraction_assets.training.run extraction_assets.serving.server extraction_assets.documents.worker peft dagster_webserver.cli
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check ui install clean
 
@@ -15,6 +18,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt --editable ".[dev]"
+	for module in $(IMPORTED); do $(BIN)/python -c "import $$module" || exit 1; done
 	touch $@
 
 demo: install

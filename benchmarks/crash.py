@@ -3,7 +3,7 @@
     python benchmarks/crash.py [--kills N] [--seed N] [--quick] [--json]
 
 Generated PDFs of two vendors with labels. Undisturbed: `extraction ingest`, then `extraction update --to dataset_card`. Each round starts
-from nothing, kills ingest or update after a random part of the time that it took undisturbed (every other time its whole process group, so
+from nothing, or for update from a copy of the home that ingest left, kills ingest or update after a random part of the time that it took undisturbed (every other time its whole process group, so
 that workers die in the middle of a page too; else the parent alone, whose workers must then go by themselves), runs both commands
 again and compares the versions of every asset and partition, and the files of landing/, with the undisturbed home's; then `check` reads the
 whole store. Exits 1 where a digest differs, a command fails, the store check finds anything, or a worker outlives its parent by a minute.
@@ -64,7 +64,9 @@ def measure(scratch: Path, kills: int, seed: int) -> tuple[list[Row], list[str]]
     source = scratch / "source"
     generate(source, SEED, 2, 3)
     calm = new_home(scratch / "calm")
-    took = {name: run(calm, source, name) for name in STEPS}
+    took = {"ingest": run(calm, source, "ingest")}
+    shutil.copytree(calm.root, scratch / "ingested", symlinks=True)
+    took["update"] = run(calm, source, "update")
     expected = state(calm)
     draw = random.Random(seed)
     killed: Counter[str] = Counter()
@@ -72,18 +74,13 @@ def measure(scratch: Path, kills: int, seed: int) -> tuple[list[Row], list[str]]
     rounds = 0
     while sum(killed.values()) < kills:
         rounds += 1
-        home = new_home(scratch / "disturbed")
         # in proportion to their time, but never less than one in four
         step = "ingest" if draw.random() < max(0.25, took["ingest"] / sum(took.values())) else "update"
-        whole_group = rounds % 2 == 0
-        for name in STEPS:
-            if name == step:
-                moment = draw.uniform(0.0, took[name])
-                hit = killed_at(home, source, name, moment, whole_group)
-                killed[name] += hit
-                place = f"round {rounds}: {name} killed after {moment:.2f} s of {took[name]:.2f}"
-                break
-            run(home, source, name)
+        home = new_home(scratch / "disturbed") if step == "ingest" else copy_of(scratch / "ingested", scratch / "disturbed")
+        moment = draw.uniform(0.0, took[step])
+        hit = killed_at(home, source, step, moment, whole_group=rounds % 2 == 0)
+        killed[step] += hit
+        place = f"round {rounds}: {step} killed after {moment:.2f} s of {took[step]:.2f}"
         if not hit:  # it was faster than it was undisturbed: no kill, no round
             shutil.rmtree(home.root)
             continue
@@ -98,8 +95,7 @@ def measure(scratch: Path, kills: int, seed: int) -> tuple[list[Row], list[str]]
                 faults.append(f"{place}: processes {left} outlive it")
         faults += [f"{place}: {difference}" for difference in differences(expected, state(home))]
         shutil.rmtree(home.root)
-        if sys.stderr.isatty():
-            print(f"\r{sum(killed.values())}/{kills} kills, {len(faults)} faults ", end="", file=sys.stderr)
+        print(f"{sum(killed.values())}/{kills} kills, {len(faults)} faults", end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr)
     return [
         Row("kills", sum(killed.values()), f"kill -9: {dict(killed)}; seed {seed}", "higher"),
         Row("faults", len(faults), "rounds with another digest, a failed command or a process left", "lower"),
@@ -117,6 +113,12 @@ def new_home(root: Path) -> Home:
     shutil.copytree(DEMO_FOLDER / "schemas", home.root / "schemas", dirs_exist_ok=True)
     home.settings_path.write_text(yaml.safe_dump(SETTINGS))
     return home
+
+
+def copy_of(root: Path, other: Path) -> Home:
+    shutil.rmtree(other, ignore_errors=True)
+    shutil.copytree(root, other, symlinks=True)
+    return Home(other)
 
 
 def commands(home: Home, source: Path, name: str) -> list[list[str]]:
