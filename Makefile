@@ -33,9 +33,10 @@ check: install
 	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
-# half of the tests wait for processes that they start, so three workers keep two cores busy; the tiny models are faster on one thread each
+# half of the tests wait for processes that they start, so three workers keep two cores busy; the tiny models are faster on one thread each.
+# A file stays with one worker: clusters, servers and trained homes that its tests share are made once
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 clean:
 	rm -rf $(VENV) demo_home

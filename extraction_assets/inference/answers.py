@@ -75,7 +75,7 @@ class Answerer:
         """
         model = base.model if adapter is None else _with_adapter(base, adapter)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device).eval(), base.format)  # type: ignore[arg-type]  # transformers wraps nn.Module.to
+        return cls(model.to(device).eval(), base.format)
 
     @functools.cached_property
     def _grammars(self) -> Grammars:

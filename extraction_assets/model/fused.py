@@ -34,9 +34,9 @@ def fuse(model: PeftModel) -> None:
     for module in language.modules():
         # an instance attribute, under the module's own __call__: hooks and names of weights stay as they are
         if isinstance(module, Qwen3VLTextRMSNorm):
-            module.forward = partial(_norm, module, module in before_products)  # type: ignore[method-assign]
+            module.forward = partial(_norm, module, module in before_products)
         elif isinstance(module, LoraLayer) and not module.lora_variant:
-            module.forward = partial(_adapted, module, module.forward)  # type: ignore[attr-defined]
+            module.forward = partial(_adapted, module, module.forward)
 
 
 def _norm(norm: Any, before_products: bool, states: Tensor) -> Tensor:

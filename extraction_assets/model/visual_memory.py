@@ -74,7 +74,7 @@ class VisualMemory:
                 pages.append(self._page(example, pixel_values[start : start + patches], image_grid_thw[number : number + 1], options))
             start += patches
         merged, *deepstack = zip(*pages, strict=True)
-        return BaseModelOutputWithDeepstackFeatures(pooler_output=merged, deepstack_features=deepstack)  # type: ignore[arg-type]
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=merged, deepstack_features=deepstack)
 
     def _page(self, example: str, pixels: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> _Page:
         ahead = self._ahead.pop(example, None)

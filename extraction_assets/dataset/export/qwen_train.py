@@ -27,7 +27,7 @@ def main() -> None:
         def __init__(self, **given: Any) -> None:
             super().__init__(**{**given, **fixed})
 
-    peft.LoraConfig = LoraConfig  # type: ignore[misc,assignment]
+    peft.LoraConfig = LoraConfig
 
     from train_qwen import train
 
