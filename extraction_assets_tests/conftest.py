@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,13 @@ def no_waiting_for_disks() -> Iterator[None]:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
     event.remove(Engine, "connect", unsynced)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell's background job ignores SIGINT. Dagster gives SIGTERM the handler of SIGINT after each run, and what is started next inherits it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
