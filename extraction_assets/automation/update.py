@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,14 +159,15 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
     """One Dagster run for assets of one partition. What stands below a failed one is not in the answer: it did not run."""
     for reasons, alike in itertools.groupby(statuses, lambda status: status.reasons):
         say(f"{label(', '.join(status.asset for status in alike), statuses[0].partition)}: {'; '.join(reasons)}")
-    result = job.execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
-        partition_key=statuses[0].partition,
-        run_config={"loggers": {"console": {}}},  # ours, in place of Dagster's, which prints every event
-        tags={PROCESS_TAG: process_identity()},
-        raise_on_error=False,
-    )
+    with _still_terminated():
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
+            partition_key=statuses[0].partition,
+            run_config={"loggers": {"console": {}}},  # ours, in place of Dagster's, which prints every event
+            tags={PROCESS_TAG: process_identity()},
+            raise_on_error=False,
+        )
     errors = failures(result, statuses[0].partition)
     done = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
     rows = []
@@ -182,6 +184,17 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
             Ran(statuses[0].asset, statuses[0].partition, result.run_id, False, "the run failed before its first step; see the Dagster UI")
         ]
     return rows
+
+
+@contextmanager
+def _still_terminated() -> Iterator[None]:
+    """Behind a run Dagster gives SIGTERM the handler of SIGINT, which a shell's background job ignores: then nothing but a kill would end it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not signal.SIG_IGN and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def failures(result: dg.ExecuteInProcessResult, partition: Partition) -> dict[str, str]:

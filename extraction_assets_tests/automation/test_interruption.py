@@ -23,6 +23,7 @@ from extraction_assets.assets.training import TRAINING_POOL
 from extraction_assets.automation.instance import open_instance, terminal_logger
 from extraction_assets.automation.staleness import Planner
 from extraction_assets.automation.update import end_abandoned_runs
+from extraction_assets.commands import update_command
 from extraction_assets.definitions import build_definitions
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
@@ -127,6 +128,21 @@ def test_who_interrupts_a_training_ends_it_and_update_goes_on_from_there(tmp_pat
     while subprocess.run(["pgrep", "--full", str(home.root)], capture_output=True).stdout:
         assert time.monotonic() - waited < 60, "a training goes on by itself"
         time.sleep(0.2)
+
+
+def test_an_update_in_the_background_of_a_shell_is_ended_by_sigterm(tmp_path: Path) -> None:
+    """Such a job ignores SIGINT, and Dagster gives SIGTERM its handler behind every run."""
+    home = make_home(tmp_path / "home", {"invoice/acme": 1}, types=("invoice",))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        update_command(home, ["base_model"], say=lambda line: None)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("claimed", [True, False])
