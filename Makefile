@@ -6,7 +6,7 @@ HOME_FOLDER ?= data
 # a few thousand of its 30,000 modules are ever imported: compiling all of them takes nearly half of an installation. `install` compiles those
 # that its processes import, also where the shell says PYTHONDONTWRITEBYTECODE, as many containers do: each process would compile them again
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-compile
-IMPORTED := extraction_assets.definitions extraction_assets.training.run extraction_assets.serving.server extraction_assets.documents.worker peft dagster_webserver.cli
+IMPORTED := extraction_assets.definitions, extraction_assets.training.run, extraction_assets.serving.server, extraction_assets.documents.worker, peft, dagster_webserver.cli
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check ui install clean
@@ -18,7 +18,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt --editable ".[dev]"
-	for module in $(IMPORTED); do $(BIN)/python -c "import $$module" || exit 1; done
+	$(BIN)/python -c "import $(IMPORTED)"
 	touch $@
 
 demo: install
