@@ -5,8 +5,8 @@ that is done makes room for the next. An answer ends at <|im_end|> ("stop") or a
 A page with a schema is held to its grammar (grammar.py): the most probable token of those that may follow, and tokens that must follow
 (keys, brackets, quotes) are not asked for but go through the model together, in the pass that reads them. A page with a text layer also
 has drafts (drafts.py), tokens that may follow: they are read in the same pass, and kept as far as the model would have chosen them.
-Batch size, and tokens read together, change an answer only where two tokens tie to within float rounding: matrix products of other
-shapes round differently.
+Batch size, and tokens read together, change no bit of an answer's logits on a CPU (steps.py); on a GPU, whose products of other shapes round
+differently, they change an answer only where two tokens tie to within that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
 from extraction_assets.inference.page_answer import Answer, PagePrompt
 from extraction_assets.inference.slots import SlotCache
-from extraction_assets.inference.steps import MOST_AT_ONCE, MOST_SLOTS, GraphSteps, Steps
+from extraction_assets.inference.steps import MOST_AT_ONCE, MOST_SLOTS, GraphSteps, Steps, shapes_on
 from extraction_assets.inference.value_confidence import value_confidence
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base, BaseFormat
@@ -289,12 +289,12 @@ class Answerer:
     def _steps(self, slots: int, capacity: int) -> Iterator[Steps]:
         """A cache for a loop and its passes. Recorded ones are kept; a loop that runs beside another one has its own."""
         if not self._graphs or slots > MOST_SLOTS:
-            yield Steps(self.model, self._cache(slots, capacity), self._pad)
+            yield Steps(self.model, self._cache(slots, _multiple(capacity, shapes_on(self.device).keys)), self._pad)
             return
         steps, self._kept = self._kept, None
         if steps is None or not steps.fits(slots, capacity):
             steps = None  # frees the old cache before the new one is made
-            steps = GraphSteps(self.model, self._cache(slots, -(-capacity // _GRANULE) * _GRANULE), self._pad)
+            steps = GraphSteps(self.model, self._cache(slots, _multiple(capacity, _GRANULE)), self._pad)
         try:
             yield steps
         finally:
@@ -359,6 +359,11 @@ class _Sequence:
             taken = forced[: self.matcher.consume(forced)]
             self.tokens += taken
             self.logprobs += [0.0] * len(taken)
+
+
+def _multiple(count: int, of: int) -> int:
+    """The next one."""
+    return -(-count // of) * of
 
 
 def _common(tokens: Sequence[int], others: Sequence[int]) -> int:

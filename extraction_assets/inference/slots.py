@@ -31,16 +31,18 @@ class SlotCache:
         """The next forward pass is the prompt of one sequence, (1, length), and goes to `slot`."""
         self._slot = slot
 
-    def open_step(self, lengths: list[int], new: int = 1) -> torch.Tensor | None:
+    def open_step(self, lengths: list[int], new: int = 1, keys: int = 1) -> torch.Tensor | None:
         """The next forward pass is `new` tokens for each of the slots 0..len(lengths)-1, which hold `lengths` tokens so far.
 
-        What a slot has no use for it may leave behind its own end: the next step writes over it.
-        Returns the attention mask, (active, 1, new, longest + new) bool, or None for one token of sequences of the same length.
+        What a slot has no use for it may leave behind its own end: the next step writes over it. keys: attention sees a multiple of so
+        many columns, or all that there are.
+        Returns the attention mask, (active, 1, new, columns) bool, or None for one token of sequences that fill the columns.
         """
-        self._slot, self._active, self._limit = None, len(lengths), max(lengths) + new
+        longest = max(lengths) + new
+        self._slot, self._active, self._limit = None, len(lengths), min(self.capacity, -(-longest // keys) * keys)
         device = self._range.device
         self._columns = torch.tensor(lengths, device=device)[:, None] + torch.arange(new, device=device)
-        if new == 1 and min(lengths) == max(lengths):
+        if new == 1 and min(lengths) + 1 == self._limit:
             return None
         return (self._range[: self._limit] <= self._columns[:, :, None])[:, None]
 
