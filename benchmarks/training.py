@@ -1,6 +1,6 @@
 """LoRA training steps, ours beside TRL's SFTTrainer and a plain padded transformers Trainer: same base, same pages, same optimizer steps.
 
-    python benchmarks/training.py --peers PYTHON [--steps N] [--precision bfloat16] [--json]
+    python benchmarks/training.py --peers PYTHON [--steps N] [--epochs N] [--precision bfloat16] [--json]
 
 PYTHON is an interpreter in which the peers run: they need torchvision, which the project does without. All three sides run there, one process each:
 
@@ -9,8 +9,9 @@ PYTHON is an interpreter in which the peers run: they need torchvision, which th
 
 Demo documents are generated and go through the graph down to the train split. Then each side takes the same optimizer steps of 32 examples
 (8 a forward pass; ours packs as many tokens as the 8 longest have), in float32 (--precision bfloat16: all three by autocast), without gradient
-checkpointing, on two threads. The clock runs from the
-end of the first step to the end of the last, page files to weights; memory is the whole process's peak. The losses are those of
+checkpointing, on two threads. The clock runs from the end of the first step to the end of the last, page files to weights. With several
+epochs, the examples are as many as the steps of one take, and each epoch weighs the same: the first, less its first step, is
+no shorter for it. Memory is the whole process's peak. The losses are those of
 the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
 Last, the input pipeline alone, on one thread: A4 pages of generated documents at 150 dpi, 1,248 x 1,760 px on the grid, file to tensors, beside the stock
 processor (in its PIL edition): on the same files, where neither has anything to resize, and on the same pages as a plain 150 dpi gives them, 1,241 x 1,754
@@ -28,6 +29,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter with torchvision, trl and the rest")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
+    parser.add_argument("--epochs", type=int, default=1, help="that the steps, and the first one, are shared out among")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of all sides' products")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=[*SIDES, "input"], help=argparse.SUPPRESS)
@@ -48,21 +52,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.side:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        print(
-            json.dumps(
-                {"ours": ours, "trl": trl, "trainer": trainer, "input": input_pipelines}[arguments.side](
-                    arguments.work, arguments.steps + 1, arguments.precision
-                )
-            )
-        )
+        side = {"ours": ours, "trl": trl, "trainer": trainer, "input": input_pipelines}[arguments.side]
+        print(json.dumps(side(Task(arguments.work, arguments.steps + 1, arguments.epochs, arguments.precision))))
         return
     if arguments.peers is None:
         parser.error("--peers is needed: see --help")
+    if (arguments.steps + 1) % arguments.epochs or (arguments.steps + 1) // arguments.epochs < 2:
+        parser.error("--steps and the first one have to fill the epochs, of two steps at least")
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        prepare(work, BATCH * (arguments.steps + 1))
+        prepare(work, BATCH * (arguments.steps + 1) // arguments.epochs)
         prepare_pages(work / "pages")
-        results = {side: run_side(arguments.peers, side, work, arguments.steps, arguments.precision) for side in [*SIDES, "input"]}
+        options = ["--steps", str(arguments.steps), "--epochs", str(arguments.epochs), "--precision", arguments.precision]
+        results = {side: run_side(arguments.peers, side, work, options) for side in [*SIDES, "input"]}
     print_results(results, arguments.json)
 
 
@@ -105,10 +107,9 @@ def prepare_pages(folder: Path) -> None:
             opened[0].get_pixmap(dpi=INPUT_DPI).pil_save(str(folder / "plain" / f"{number}.png"))
 
 
-def run_side(python: Path, side: str, work: Path, steps: int, precision: str) -> dict[str, Any]:
-    say(f"{SIDES[side]}: {steps + 1} steps of {BATCH} examples" if side in SIDES else "input pipelines")
-    command = [str(python), str(Path(__file__).resolve()), "--side", side, "--work", str(work), "--steps", str(steps)]
-    command += ["--precision", precision]
+def run_side(python: Path, side: str, work: Path, options: Sequence[str]) -> dict[str, Any]:
+    say(f"{SIDES[side]}: optimizer steps of {BATCH} examples" if side in SIDES else "input pipelines")
+    command = [str(python), str(Path(__file__).resolve()), "--side", side, "--work", str(work), *options]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -144,23 +145,36 @@ def say(line: str) -> None:
 # --- the sides: each in a process of its own ---------------------------------------------------------------------------------
 
 
-class Clock:
-    """examples/s from the end of the first step to the end of the last."""
+@dataclass(frozen=True)
+class Task:
+    """What each side does."""
 
-    def __init__(self) -> None:
+    work: Path
+    steps: int
+    epochs: int
+    precision: Literal["float32", "bfloat16"]
+
+
+class Clock:
+    """examples/s from the end of the first step to the end of the last, of the mean epoch."""
+
+    def __init__(self, epochs: int) -> None:
         self.ends: list[float] = []
+        self._epochs = epochs
 
     def step_ended(self) -> None:
         self.ends.append(time.perf_counter())
 
     def result(self, loss: float) -> dict[str, Any]:
-        seconds = self.ends[-1] - self.ends[0]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        speed = BATCH * (len(self.ends) - 1) / seconds
+        steps = len(self.ends) // self._epochs
+        bounds = [0, *(steps * epoch - 1 for epoch in range(1, self._epochs + 1))]  # each epoch's last step
+        a_step = [(self.ends[last] - self.ends[first]) / (last - first) for first, last in pairwise(bounds)]
+        speed = BATCH * self._epochs / sum(a_step)
         return {"examples_per_s": round(speed, 3), "peak_memory_mb": round(peak, 1), "loss": round(loss, 6), "steps": len(self.ends)}
 
 
-def ours(work: Path, steps: int, precision: Literal["float32", "bfloat16"]) -> dict[str, Any]:
+def ours(task: Task) -> dict[str, Any]:
     """The training run as the graph starts it, in this process."""
     from extraction_assets.settings import TrainingSettings
     from extraction_assets.training import progress, run
@@ -172,14 +186,16 @@ def ours(work: Path, steps: int, precision: Literal["float32", "bfloat16"]) -> d
         learning_rate=RATE,
         effective_batch=BATCH,
         micro_batch=MICRO_BATCH,
-        max_steps=steps,
+        epochs=task.epochs,
+        max_steps=task.steps,
         checkpoint_every=1000,
         val_answers=0,
-        precision=precision,
+        precision=task.precision,
     )
+    work = task.work
     (work / "val.jsonl").write_text("")
     job = make_job((work / "train.jsonl").resolve(), work / "val.jsonl", work / "base", settings, work / "ours", threads=2)
-    clock, told = Clock(), progress.Progress.step
+    clock, told = Clock(task.epochs), progress.Progress.step
 
     def step(self: Any, metrics: Any) -> None:
         told(self, metrics)
@@ -215,7 +231,7 @@ def encoded(work: Path, base: Any, rows: Sequence[int]) -> list[Any]:
     return [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in (examples[row] for row in rows)]
 
 
-def trl(work: Path, steps: int, precision: str) -> dict[str, Any]:
+def trl(task: Task) -> dict[str, Any]:
     import torch
     from datasets import Dataset, Image, List
     from peft import LoraConfig
@@ -226,6 +242,7 @@ def trl(work: Path, steps: int, precision: str) -> dict[str, Any]:
     from extraction_assets.model.lora import TARGETS
 
     torch.set_num_threads(2)
+    work = task.work
     tokenizer = AutoTokenizer.from_pretrained(work / "base")
     processor = Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor.from_pretrained(work / "base"),
@@ -243,7 +260,7 @@ def trl(work: Path, steps: int, precision: str) -> dict[str, Any]:
     ]
     data = Dataset.from_list(rows).cast_column("images", List(Image()))
     config = SFTConfig(
-        **shared(work / "trl", steps, precision),
+        **shared(task, "trl"),
         max_length=None,
         completion_only_loss=True,
         packing=False,
@@ -252,7 +269,7 @@ def trl(work: Path, steps: int, precision: str) -> dict[str, Any]:
     )
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS["attention+mlp"], task_type="CAUSAL_LM")
     model = Qwen3VLForConditionalGeneration.from_pretrained(work / "base", dtype=torch.float32)
-    clock = Clock()
+    clock = Clock(task.epochs)
     run = in_order(SFTTrainer)(
         model=model, args=config, train_dataset=data, processing_class=processor, peft_config=lora, callbacks=[told_by(clock)]
     )
@@ -270,7 +287,7 @@ def trl(work: Path, steps: int, precision: str) -> dict[str, Any]:
     return clock.result(total / count)
 
 
-def trainer(work: Path, steps: int, precision: str) -> dict[str, Any]:
+def trainer(task: Task) -> dict[str, Any]:
     import torch
     from transformers import Trainer, TrainingArguments
 
@@ -280,6 +297,7 @@ def trainer(work: Path, steps: int, precision: str) -> dict[str, Any]:
     from extraction_assets.settings import TrainingSettings
 
     torch.set_num_threads(2)
+    work = task.work
     base = load_base(work / "base", dtype=torch.float32)
     model = add_lora(base, TrainingSettings(r=RANK, alpha=ALPHA), seed=0)
     pad = base.format.tokenizer.convert_tokens_to_ids("<|endoftext|>")
@@ -293,11 +311,11 @@ def trainer(work: Path, steps: int, precision: str) -> dict[str, Any]:
     with torch.no_grad():
         for row, page in enumerate(pages):
             total += float(model(**batch_of([row])).loss) * page.text.response_tokens
-    clock = Clock()
+    clock = Clock(task.epochs)
     run = in_order(Trainer)(
         model=model,
-        args=TrainingArguments(**shared(work / "trainer", steps, precision), remove_unused_columns=False),
-        train_dataset=list(range(BATCH * steps)),
+        args=TrainingArguments(**shared(task, "trainer"), remove_unused_columns=False),
+        train_dataset=list(range(BATCH * task.steps // task.epochs)),
         data_collator=batch_of,
         callbacks=[told_by(clock)],
     )
@@ -305,7 +323,7 @@ def trainer(work: Path, steps: int, precision: str) -> dict[str, Any]:
     return clock.result(total / sum(page.text.response_tokens for page in pages))
 
 
-def input_pipelines(work: Path, _: int, __: str) -> dict[str, Any]:
+def input_pipelines(task: Task) -> dict[str, Any]:
     """Pages per second of both sides, the median of rounds taken in turn."""
     import statistics
 
@@ -318,6 +336,7 @@ def input_pipelines(work: Path, _: int, __: str) -> dict[str, Any]:
     from extraction_assets.model.encoding import PageEncoder, read_page
 
     torch.set_num_threads(1)
+    work = task.work
     encoder = PageEncoder(load_base_format(work / "base"))
     processor = Qwen2VLImageProcessorPil.from_pretrained(work / "base", min_pixels=1, max_pixels=2**31)
     files = sorted((work / "pages" / "grid").iterdir())
@@ -344,16 +363,16 @@ def input_pipelines(work: Path, _: int, __: str) -> dict[str, Any]:
     return {name: round(len(files) / statistics.median(times), 2) for name, times in seconds.items()}
 
 
-def shared(output: Path, steps: int, precision: str) -> dict[str, Any]:
+def shared(task: Task, side: str) -> dict[str, Any]:
     """What both peers' TrainingArguments are given."""
     return {
-        "output_dir": str(output),
-        "max_steps": steps,
+        "output_dir": str(task.work / side),
+        "max_steps": task.steps,
         "per_device_train_batch_size": MICRO_BATCH,
         "gradient_accumulation_steps": BATCH // MICRO_BATCH,
         "learning_rate": RATE,
         "use_cpu": True,
-        "bf16": precision == "bfloat16",
+        "bf16": task.precision == "bfloat16",
         "save_strategy": "no",
         "logging_steps": 1,
         "report_to": "none",

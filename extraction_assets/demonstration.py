@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,10 @@ _GENERATED = ".generated"
 """written last: a demo home whose documents are all there"""
 _OURS = ".extraction-demo"
 """marks a folder as a demo home: only such a folder is ever removed"""
+_TWO_PROCESSES = """
+compute:
+  processes: 2                # this machine has no GPU, and cores: one for each page of a step. Part of no digest
+"""
 
 
 def run_demo(folder: Path, seed: int, keep: bool, say: Callable[[str], None]) -> int | None:
@@ -60,8 +65,16 @@ def _demo_home(folder: Path, keep: bool) -> Home:
         for schema in sorted((DEMO_FOLDER / "schemas").iterdir()):
             shutil.copyfile(schema, folder / "schemas" / schema.name)
         (folder / "landing").mkdir(exist_ok=True)
-        shutil.copyfile(DEMO_FOLDER / "settings.yaml", folder / "settings.yaml")
+        settings = (DEMO_FOLDER / "settings.yaml").read_text(encoding="utf-8")
+        (folder / "settings.yaml").write_text(settings + (_TWO_PROCESSES if _has_idle_cores() else ""), encoding="utf-8")
     return Home.open(folder)
+
+
+def _has_idle_cores() -> bool:
+    """Does a training in one process leave cores idle? On a CPU: a tiny model's operations are too small for two threads."""
+    import torch
+
+    return (os.cpu_count() or 1) > 1 and not torch.cuda.is_available()
 
 
 def _generate(home: Home, seed: int, say: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,13 +11,15 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
+import torch
 
+from extraction_assets import demonstration
 from extraction_assets.demo.vendors import DEMO_WORDS, LANGUAGES, TYPES, draw_languages, fold_label, generate, make_document, make_vendor
 from extraction_assets.demo.vendors.__main__ import main
-from extraction_assets.demonstration import VENDORS
+from extraction_assets.demonstration import VENDORS, make_documents
 from extraction_assets.errors import InputError
 from extraction_assets.schema import TargetSchema
-from extraction_assets.settings import recommendation_warnings
+from extraction_assets.settings import ComputeSettings, recommendation_warnings
 from extraction_assets.settings_file import load_settings
 from extraction_assets.store import digest_folder
 
@@ -200,6 +203,17 @@ def test_held_out_vendors_are_among_the_demos(tmp_path):
     assert held_out < vendors
     left = Counter(vendor.split("/")[0] for vendor in vendors - held_out)
     assert set(left) == set(TYPES)
+
+
+@pytest.mark.parametrize(("cores", "gpu", "processes"), [(1, False, None), (2, False, 2), (8, False, 2), (8, True, None)])
+def test_a_demo_on_several_cores_without_a_gpu_trains_in_two_processes(tmp_path, monkeypatch, cores, gpu, processes):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(demonstration, "_generate", lambda *_: None)
+    settings = make_documents(tmp_path / "home", 0, print).settings()
+    assert settings.compute.processes == processes
+    assert settings.compute.model_copy(update={"processes": None}) == ComputeSettings()
+    assert settings.model_copy(update={"compute": ComputeSettings()}) == load_settings(DEMO / "settings.yaml")
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------------
