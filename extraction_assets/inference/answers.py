@@ -5,7 +5,7 @@ that is done makes room for the next. An answer ends at <|im_end|> ("stop") or a
 A page with a schema is held to its grammar (grammar.py): the most probable token of those that may follow, and tokens that must follow
 (keys, brackets, quotes) are not asked for but go through the model together, in the pass that reads them. A page with a text layer also
 has drafts (drafts.py), tokens that may follow: they are read in the same pass, and kept as far as the model would have chosen them.
-Batch size, and tokens read together, change no bit of an answer's logits on a CPU (steps.py); on a GPU, whose products of other shapes round
+Batch size, and tokens read together, change no bit of an answer's logits on a CPU (packed_steps.py); on a GPU, whose products of other shapes round
 differently, they change an answer only where two tokens tie to within that.
 """
 
@@ -31,9 +31,10 @@ from extraction_assets.errors import InputError
 from extraction_assets.inference.drafts import Drafter
 from extraction_assets.inference.grammar import Grammars
 from extraction_assets.inference.matcher import Matcher, allowed, mask_buffer
+from extraction_assets.inference.packed_steps import KEYS_AT_ONCE, PackedSteps
 from extraction_assets.inference.page_answer import Answer, PagePrompt
-from extraction_assets.inference.slots import SlotCache
-from extraction_assets.inference.steps import MOST_AT_ONCE, MOST_SLOTS, GraphSteps, Steps, shapes_on
+from extraction_assets.inference.slots import SlotCache, whole_blocks
+from extraction_assets.inference.steps import MOST_AT_ONCE, MOST_SLOTS, GraphSteps, Steps
 from extraction_assets.inference.value_confidence import value_confidence
 from extraction_assets.inference.vocabulary import Vocabulary
 from extraction_assets.model.base import Base, BaseFormat
@@ -288,13 +289,16 @@ class Answerer:
     @contextmanager
     def _steps(self, slots: int, capacity: int) -> Iterator[Steps]:
         """A cache for a loop and its passes. Recorded ones are kept; a loop that runs beside another one has its own."""
+        if self.device.type == "cpu" and not self._graphs:
+            yield PackedSteps(self.model, self._cache(slots, whole_blocks(capacity, KEYS_AT_ONCE)), self._pad)
+            return
         if not self._graphs or slots > MOST_SLOTS:
-            yield Steps(self.model, self._cache(slots, _multiple(capacity, shapes_on(self.device).keys)), self._pad)
+            yield Steps(self.model, self._cache(slots, capacity), self._pad)
             return
         steps, self._kept = self._kept, None
         if steps is None or not steps.fits(slots, capacity):
             steps = None  # frees the old cache before the new one is made
-            steps = GraphSteps(self.model, self._cache(slots, _multiple(capacity, _GRANULE)), self._pad)
+            steps = GraphSteps(self.model, self._cache(slots, whole_blocks(capacity, _GRANULE)), self._pad)
         try:
             yield steps
         finally:
@@ -359,11 +363,6 @@ class _Sequence:
             taken = forced[: self.matcher.consume(forced)]
             self.tokens += taken
             self.logprobs += [0.0] * len(taken)
-
-
-def _multiple(count: int, of: int) -> int:
-    """The next one."""
-    return -(-count // of) * of
 
 
 def _common(tokens: Sequence[int], others: Sequence[int]) -> int:

@@ -12,6 +12,11 @@ from typing import Any
 import torch
 
 
+def whole_blocks(tokens: int, block: int) -> int:
+    """The next multiple of a block."""
+    return -(-tokens // block) * block
+
+
 class SlotCache:
     def __init__(
         self, layers: int, slots: int, key_value_heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
@@ -26,23 +31,23 @@ class SlotCache:
         self._slot: int | None = None
         self._active, self._limit = 0, 0
         self._columns = self._rows
+        self._token_slots: torch.Tensor | None = None
 
     def open_prefill(self, slot: int) -> None:
         """The next forward pass is the prompt of one sequence, (1, length), and goes to `slot`."""
-        self._slot = slot
+        self._slot, self._token_slots = slot, None
 
-    def open_step(self, lengths: list[int], new: int = 1, keys: int = 1) -> torch.Tensor | None:
+    def open_step(self, lengths: list[int], new: int = 1) -> torch.Tensor | None:
         """The next forward pass is `new` tokens for each of the slots 0..len(lengths)-1, which hold `lengths` tokens so far.
 
-        What a slot has no use for it may leave behind its own end: the next step writes over it. keys: attention sees a multiple of so
-        many columns, or all that there are.
-        Returns the attention mask, (active, 1, new, columns) bool, or None for one token of sequences that fill the columns.
+        What a slot has no use for it may leave behind its own end: the next step writes over it.
+        Returns the attention mask, (active, 1, new, longest + new) bool, or None for one token of sequences of the same length.
         """
-        longest = max(lengths) + new
-        self._slot, self._active, self._limit = None, len(lengths), min(self.capacity, -(-longest // keys) * keys)
+        self._slot, self._token_slots = None, None
+        self._active, self._limit = len(lengths), max(lengths) + new
         device = self._range.device
         self._columns = torch.tensor(lengths, device=device)[:, None] + torch.arange(new, device=device)
-        if new == 1 and min(lengths) + 1 == self._limit:
+        if new == 1 and min(lengths) == max(lengths):
             return None
         return (self._range[: self._limit] <= self._columns[:, :, None])[:, None]
 
@@ -51,9 +56,20 @@ class SlotCache:
 
         columns: (slots, new) int64 on the device, where each slot's tokens go. Returns the mask, (slots, 1, new, capacity) bool.
         """
-        self._slot, self._active, self._limit = None, len(columns), self.capacity
+        self._slot, self._token_slots = None, None
+        self._active, self._limit = len(columns), self.capacity
         self._columns = columns
         return (self._range <= columns[:, :, None])[:, None]
+
+    def open_packed_step(self, slots: torch.Tensor, columns: torch.Tensor, limit: int) -> torch.Tensor:
+        """The next forward pass is one row of tokens of several sequences. slots, columns: (tokens,) int64, where each token goes.
+
+        What lies behind a slot's own end the next step writes over. limit: columns that the longest may look at.
+        Returns the attention mask, (1, 1, tokens, limit) in the cache's dtype: 0 up to a token's own column, and -inf.
+        """
+        self._slot, self._token_slots, self._columns = None, slots, columns
+        mask = torch.zeros(len(columns), limit, dtype=self._keys.dtype, device=self._range.device)
+        return mask.masked_fill_(self._range[:limit] > columns[:, None], float("-inf"))[None, None]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one slot over another."""
@@ -63,13 +79,20 @@ class SlotCache:
     # --- what transformers calls -----------------------------------------------------------------------------------------
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values, (sequences, key_value_heads, new, head_dim), and return all that attention may look at."""
+        """Store keys and values, (sequences, key_value_heads, new, head_dim), and return all that attention may look at.
+
+        In a packed step the whole cache, (slots, key_value_heads, capacity, head_dim).
+        """
         if self._slot is not None:
             self._keys[layer, self._slot, :, : keys.shape[2]] = keys[0]
             self._values[layer, self._slot, :, : values.shape[2]] = values[0]
             return keys, values
-        rows = self._rows[: self._active, None]
         own_keys, own_values = self._keys[layer], self._values[layer]
+        if self._token_slots is not None:
+            own_keys[self._token_slots, :, self._columns] = keys[0].transpose(0, 1)
+            own_values[self._token_slots, :, self._columns] = values[0].transpose(0, 1)
+            return own_keys, own_values
+        rows = self._rows[: self._active, None]
         own_keys[rows, :, self._columns] = keys.transpose(1, 2)
         own_values[rows, :, self._columns] = values.transpose(1, 2)
         return own_keys[: self._active, :, : self._limit], own_values[: self._active, :, : self._limit]

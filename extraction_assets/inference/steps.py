@@ -1,9 +1,9 @@
 """The forward pass of one step of the decoding loop: what the sequences have not read yet goes through the language model, over their cache.
 
-Steps runs it as it comes, on a CPU in shapes that give a sequence the same logits to the bit whoever is read beside it, and however many of
-its tokens are read together: matrix products and attention order their sums by shape, and only by few of its steps (ON_A_CPU). On a GPU that is slow for one or a few sequences: a step of an 8B model launches well over a thousand kernels
-from Python, which takes several times as long as reading its weights. GraphSteps therefore records the pass as a CUDA graph, once for
-each of a few widths, and replays it: the same products over the same cache, in fixed shapes. Where it cannot record, it runs them unrecorded.
+Steps runs it as it comes; on a CPU PackedSteps does (packed_steps.py). On a GPU that is slow for one or a few sequences: a step of an 8B model
+launches well over a thousand kernels from Python, which takes several times as long as reading its weights. GraphSteps therefore records the
+pass as a CUDA graph, once for each of a few widths, and replays it: the same products over the same cache, in fixed shapes. Where it cannot
+record, it runs them unrecorded.
 Knows nothing of pages, grammars and drafts.
 """
 
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import Qwen3VLForConditionalGeneration
@@ -25,23 +24,6 @@ MOST_SLOTS = 16
 """sequences of a recorded step; with more of them the products are long enough to hide what launching them takes"""
 WIDTHS = (1, 8, MOST_AT_ONCE)
 """tokens a sequence of a recorded step; a narrower one is padded, which costs little: a step takes as long as reading the weights"""
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """What a step's shapes are rounded up to. Measured: at these, rows come out alike in MKL's products and in torch's attention (2.13).
-
-    One token alone costs a third more so, on a CPU; a step of several sequences or with drafts, 5 to 10 %.
-    """
-
-    width: int
-    """tokens a sequence, and rows of logits, at least: a product of fewer rows than this goes another way"""
-    keys: int
-    """columns of the cache that attention sees, a multiple of this: it takes so many together, and a smaller rest otherwise"""
-
-
-AS_THEY_COME = Shapes(1, 1)
-ON_A_CPU = Shapes(4, 512)
 Logits = Callable[[Sequence[int], Sequence[int]], torch.Tensor]
 """(slots, places among the tokens fed to each) -> (len(slots), vocabulary), in the weights' type"""
 _log = logging.getLogger(__name__)
@@ -54,7 +36,6 @@ class Steps:
         """pad: the token that fills narrower sequences."""
         self.model, self.cache, self._pad = model, cache, pad
         self._device = model.device
-        self._shapes = shapes_on(self._device)
 
     def read(self, fed: Sequence[Sequence[int]], lengths: Sequence[int], positions: Sequence[int]) -> Logits:
         """Send tokens through the model, those of slots 0..len(fed)-1.
@@ -62,33 +43,29 @@ class Steps:
         lengths: tokens that each slot holds so far. positions: M-RoPE position of each slot's first token, the same on all three axes.
         The logits are to be asked for before the next pass.
         """
-        new = max(self._shapes.width, *(len(tokens) for tokens in fed))
-        mask = self.cache.open_step(list(lengths), new, self._shapes.keys)
+        new = max(len(tokens) for tokens in fed)
+        mask = self.cache.open_step(list(lengths), new)
         padded = torch.tensor([[*tokens, *[self._pad] * (new - len(tokens))] for tokens in fed], device=self._device)
         first = torch.tensor(positions, device=self._device)
         hidden = self._hidden(padded, first[:, None] + torch.arange(new, device=self._device), mask)
 
         def logits(slots: Sequence[int], places: Sequence[int]) -> torch.Tensor:
-            unused = [0] * (self._shapes.width - len(slots))
-            at = hidden[torch.tensor([*slots, *unused], device=self._device), torch.tensor([*places, *unused], device=self._device)]
-            return cast(torch.Tensor, self.model.lm_head(at))[: len(slots)]
+            at = hidden[torch.tensor(slots, device=self._device), torch.tensor(places, device=self._device)]
+            return cast(torch.Tensor, self.model.lm_head(at))
 
         return logits
 
-    def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """tokens, positions: (slots, new). Returns (slots, new, hidden)."""
+    def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, **attention: Any) -> torch.Tensor:
+        """tokens, positions: (slots, new). attention: what else its function is told. Returns (slots, new, hidden)."""
         output = self.model.model.language_model(
             inputs_embeds=self.model.get_input_embeddings()(tokens),
             position_ids=positions[None].expand(3, -1, -1),
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
+            **attention,
         )
         return cast(torch.Tensor, output.last_hidden_state)
-
-
-def shapes_on(device: torch.device) -> Shapes:
-    return ON_A_CPU if device.type == "cpu" else AS_THEY_COME
 
 
 class GraphSteps(Steps):

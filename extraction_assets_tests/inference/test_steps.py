@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from extraction_assets.documents.records import PageText, Word
 from extraction_assets.inference.answers import Answerer
 from extraction_assets.inference.page_answer import Answer, PagePrompt
-from extraction_assets.inference.steps import MOST_SLOTS, ON_A_CPU
+from extraction_assets.inference.steps import MOST_SLOTS
 from extraction_assets.model.base import Base
 from extraction_assets.settings import DecodingSettings
 from extraction_assets_tests.inference.grammar_schemas import DOCUMENTS, of
@@ -57,34 +56,6 @@ def test_answers_and_passes_are_the_same(fitting: Answerer, fixed: Answerer, nam
     assert _told(fixed.answer(pages, settings)) == _told(expected)
     drafted = [PagePrompt(**{**vars(page), "text": _text_of(answer)}) for page, answer in zip(pages, expected, strict=True)]
     assert _told(fixed.answer(drafted, settings)) == _told(fitting.answer(drafted, settings))
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_on_a_cpu_no_step_has_a_shape_whose_sums_are_ordered_otherwise(fitting: Answerer, batch: int) -> None:
-    seen: list[tuple[int, int]] = []
-    rows: list[int] = []
-
-    def step(_: torch.nn.Module, __: tuple[()], given: dict[str, Any]) -> None:
-        if given["attention_mask"] is not None:  # a prompt has none
-            seen.append((given["inputs_embeds"].shape[1], given["attention_mask"].shape[-1]))
-
-    model = fitting.model
-    hooks = [
-        model.model.language_model.register_forward_pre_hook(step, with_kwargs=True),
-        model.lm_head.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[0])),
-    ]
-    try:
-        pages = pages_for(of(DOCUMENTS[NAMES[0]]))
-        answers = fitting.answer(pages, SETTINGS.model_copy(update={"batch_size": batch}))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    assert len(seen) >= max(answer.passes - 1 for answer in answers)
-    assert min(width for width, _ in seen) == ON_A_CPU.width
-    assert {keys % ON_A_CPU.keys for _, keys in seen} == {0}
-    prompts = rows.count(1)
-    assert prompts <= len(pages)
-    assert min(count for count in rows if count > 1) >= ON_A_CPU.width
 
 
 def test_a_stream_answers_the_same(fitting: Answerer, fixed: Answerer) -> None:
