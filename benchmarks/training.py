@@ -10,9 +10,8 @@ PYTHON is an interpreter in which the peers run: they need torchvision, which th
 Demo documents are generated and go through the graph down to the train split. Then each side takes the same optimizer steps of 32 examples
 (8 a forward pass; ours packs as many tokens as the 8 longest have), in float32 (--precision bfloat16: all three by autocast), without gradient
 checkpointing, on two threads. The clock runs from the end of the first step to the end of the last, page files to weights. With several
-epochs, the examples are as many as the steps of one take, and each epoch weighs the same: the first, less its first step, is
-no shorter for it. Memory is the whole process's peak. The losses are those of
-the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
+epochs there are as many examples as the steps of one epoch take, and examples/s are those of the mean of the epochs' step times, so that the
+first epoch counts in full although its first step is not timed. Memory is the whole process's peak. The losses are those of the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
 Last, the input pipeline alone, on one thread: A4 pages of generated documents at 150 dpi, 1,248 x 1,760 px on the grid, file to tensors, beside the stock
 processor (in its PIL edition): on the same files, where neither has anything to resize, and on the same pages as a plain 150 dpi gives them, 1,241 x 1,754
 px, which it resizes.
@@ -57,8 +56,9 @@ def main() -> None:
         return
     if arguments.peers is None:
         parser.error("--peers is needed: see --help")
-    if (arguments.steps + 1) % arguments.epochs or (arguments.steps + 1) // arguments.epochs < 2:
-        parser.error("--steps and the first one have to fill the epochs, of two steps at least")
+    steps = arguments.steps + 1  # the first is not timed
+    if arguments.epochs < 1 or steps % arguments.epochs or steps // arguments.epochs < 2:
+        parser.error(f"{steps} steps, the untimed first one included, do not fill {arguments.epochs} epochs of two steps or more each")
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         prepare(work, BATCH * (arguments.steps + 1) // arguments.epochs)

@@ -53,7 +53,8 @@ class Answerer:
     """A model, with or without an adapter, ready to answer."""
 
     def __init__(self, model: Qwen3VLForConditionalGeneration, base_format: BaseFormat, graphs: bool | None = None) -> None:
-        """model: in eval mode, with stock attention, on the device where it is to answer; linears may be peft's.
+        """model: in eval mode, with stock attention, on the device where it is to answer; linears may be peft's. On a CPU its language model's
+        attention function becomes packed_steps.slot_by_slot, which is the stock one for everybody else who calls the model.
 
         graphs: steps in fixed shapes, recorded as CUDA graphs where that can be (steps.py). None: on a GPU.
         """
