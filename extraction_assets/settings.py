@@ -136,7 +136,7 @@ class TrainingSettings(Section):
     """room of a forward pass, in tokens (None: micro_batch decides). An example longer than that has a forward pass of its own"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """what forward and backward passes compute in; the adapter itself is float32. auto: bfloat16 where the GPU or CPU multiplies it
-    itself (a CPU with AVX512_BF16 or AMX), else float32"""
+    itself, and faster (a CPU with AMX, or AMD's AVX512_BF16), else float32"""
     recompute: Literal["none", "mlp", "layers"] = "none"
     """activations that are computed again in the backward pass instead of kept: of each MLP, or of each whole layer. Same numbers"""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03

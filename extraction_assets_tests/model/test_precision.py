@@ -1,4 +1,4 @@
-"""bfloat16 only where the machine multiplies it itself."""
+"""bfloat16 only where the machine multiplies it itself, and no slower than float32."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from extraction_assets.model import precision
         ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
         ({"avx512_f": True}, False),
         ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon", "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon", "amx_bf16": True}, True),
         ({"amx_bf16": True}, True),
         ({"neon": True, "bf16": True}, True),
     ],
 )
-def test_a_cpu_without_bfloat16_instructions_computes_in_float32(
-    capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_whose_bfloat16_is_no_faster_computes_in_float32(
+    capabilities: dict[str, bool | str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     precision.multiplies_bfloat16.cache_clear()
