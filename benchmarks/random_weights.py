@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from extraction_assets.demo.tiny_base import model_config, special_token_ids, write_processor, write_tokenizer
+from extraction_assets.demo.tiny_base import model_config, special_token_ids, write_model, write_processor, write_tokenizer
 from extraction_assets.documents.records import PageText, Word
 from extraction_assets.inference.page_answer import PagePrompt
 from extraction_assets.model.base import Base, BaseFormat, _project_as_matmul, load_base_format
@@ -79,31 +79,59 @@ def make_base(folder: Path, device: torch.device, dtype: torch.dtype, tiny: bool
     return Base(base_format, model)
 
 
+def write_scaled_8b(folder: Path, widths: int, depths: int) -> None:
+    """A whole checkpoint folder: random weights in the proportions of the 8B model, the test tokenizer."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder, "test")
+    write_processor(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        write_model(Qwen3VLForConditionalGeneration(config_8b(widths, depths)), folder)
+
+
 def _config(tiny: bool) -> Any:
+    if not tiny:
+        return config_8b()
+    small = model_config("test")
+    small.tie_word_embeddings = small.text_config.tie_word_embeddings = False
+    return small
+
+
+def config_8b(widths: int = 1, depths: int = 1) -> Any:
+    """Qwen3VLConfig of Qwen3-VL-8B, widths and depths divided, with the special tokens of the test tokenizer.
+
+    The vocabulary is divided by both, so that head, layers and tower have the shares of a token's weights that they have in the 8B model.
+    Heads keep their size and become fewer: attention weighs more than there, the tower's most of all.
+    """
     from transformers import Qwen3VLConfig
 
     small = model_config("test")
-    if tiny:
-        small.tie_word_embeddings = small.text_config.tie_word_embeddings = False
-        return small
     ids = special_token_ids("test")
     text = {
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
+        "vocab_size": 151936 // (widths * depths),
+        "hidden_size": 4096 // widths,
+        "intermediate_size": 12288 // widths,
+        "num_hidden_layers": 36 // depths,
+        "num_attention_heads": 32 // widths,
+        "num_key_value_heads": 8 // widths,
         "head_dim": 128,
         "max_position_embeddings": 262144,
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True},
         "tie_word_embeddings": False,
         **{name: getattr(small.text_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     }
-    vision = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": 4096}
+    heads = 16 // widths
+    vision = {"depth": 27 // depths, "hidden_size": 72 * heads, "intermediate_size": 4304 // widths, "num_heads": heads}
     return Qwen3VLConfig(
         text_config=text,
-        vision_config={**vision, "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24]},
+        vision_config={
+            **vision,
+            "out_hidden_size": text["hidden_size"],
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [layer // depths for layer in (8, 16, 24)],
+        },
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],

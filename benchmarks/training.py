@@ -1,14 +1,17 @@
 """LoRA training steps, ours beside TRL's SFTTrainer and a plain padded transformers Trainer: same base, same pages, same optimizer steps.
 
-    python benchmarks/training.py --peers PYTHON [--steps N] [--epochs N] [--precision bfloat16] [--json]
+    python benchmarks/training.py --peers PYTHON [--home HOME] [--base demo|scaled-8b] [--steps N] [--epochs N] [--micro-batch N]
+        [--precision bfloat16] [--json]
 
 PYTHON is an interpreter in which the peers run: they need torchvision, which the project does without. All three sides run there, one process each:
 
     python3 -m venv peers && peers/bin/pip install torch torchvision transformers==5.23.0 peft trl accelerate datasets
     peers/bin/pip install bitsandbytes pydantic universal_pathlib filelock tensorboard jsonschema-rs orjson zlib-ng llguidance rapidfuzz
 
-Demo documents are generated and go through the graph down to the train split. Then each side takes the same optimizer steps of 32 examples
-(8 a forward pass; ours packs as many tokens as the 8 longest have), in float32 (--precision bfloat16: all three by autocast), without gradient
+The examples are a draw from the train split of a home (such as benchmarks/real_documents.py --quick --keep HOME leaves), or of generated
+documents, whose lengths are nearly alike. The base has random weights: the embedded one's shape, or Qwen3-VL-8B's with widths an eighth,
+depths a third and the vocabulary a 24th, so that tower, layers and head have their shares of the weights. Each side takes the same optimizer
+steps of the same 32 examples (8 a forward pass, or --micro-batch; ours packs as many tokens as so many have on the mean), in float32 (--precision bfloat16: all three by autocast), without gradient
 checkpointing, on two threads. The clock runs from the end of the first step to the end of the last, page files to weights. With several
 epochs there are as many examples as the steps of one epoch take, and examples/s are those of the mean of the epochs' step times, so that the
 first epoch counts in full although its first step is not timed. Memory is the whole process's peak. The losses are those of the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
@@ -20,21 +23,23 @@ px, which it resizes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 PROJECT = Path(__file__).resolve().parent.parent
-BATCH, MICRO_BATCH, RANK, ALPHA, RATE = 32, 8, 16, 32, 2e-4
+BATCH, RANK, ALPHA, RATE = 32, 16, 32, 2e-4
 SIDES = {"ours": "extraction_assets", "trl": "trl", "trainer": "padded_trainer"}
 INPUT_PAGES, INPUT_ROUNDS, INPUT_DPI = 8, 5, 150
 
@@ -42,8 +47,11 @@ INPUT_PAGES, INPUT_ROUNDS, INPUT_DPI = 8, 5, 150
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter with torchvision, trl and the rest")
+    parser.add_argument("--home", type=Path, help="whose train split is drawn from; default: generated documents")
+    parser.add_argument("--base", choices=["demo", "scaled-8b"], default="demo", help="whose shape the random weights have")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
     parser.add_argument("--epochs", type=int, default=1, help="that the steps, and the first one, are shared out among")
+    parser.add_argument("--micro-batch", type=int, default=8, help="examples of a forward pass; a divisor of 32")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of all sides' products")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=[*SIDES, "input"], help=argparse.SUPPRESS)
@@ -52,40 +60,62 @@ def main() -> None:
     if arguments.side:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         side = {"ours": ours, "trl": trl, "trainer": trainer, "input": input_pipelines}[arguments.side]
-        print(json.dumps(side(Task(arguments.work, arguments.steps + 1, arguments.epochs, arguments.precision))))
+        print(json.dumps(side(Task(arguments.work, arguments.steps + 1, arguments.epochs, arguments.micro_batch, arguments.precision))))
         return
     if arguments.peers is None:
         parser.error("--peers is needed: see --help")
     steps = arguments.steps + 1  # the first is not timed
     if arguments.epochs < 1 or steps % arguments.epochs or steps // arguments.epochs < 2:
         parser.error(f"{steps} steps, the untimed first one included, do not fill {arguments.epochs} epochs of two steps or more each")
+    if arguments.micro_batch < 1 or BATCH % arguments.micro_batch:
+        parser.error(f"--micro-batch {arguments.micro_batch} does not divide {BATCH}")
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        prepare(work, BATCH * (arguments.steps + 1) // arguments.epochs)
+        prepare(work, BATCH * (arguments.steps + 1) // arguments.epochs, arguments.home, arguments.base)
         prepare_pages(work / "pages")
         options = ["--steps", str(arguments.steps), "--epochs", str(arguments.epochs), "--precision", arguments.precision]
+        options += ["--micro-batch", str(arguments.micro_batch)]
+        lengths = lengths_of(work)
         results = {side: run_side(arguments.peers, side, work, options) for side in [*SIDES, "input"]}
-    print_results(results, arguments.json)
+    print_results(results, lengths, arguments.json)
 
 
-def prepare(work: Path, examples: int) -> None:
-    """work/train.jsonl with exactly so many examples of generated vendors, work/base with random weights."""
+def prepare(work: Path, examples: int, home_folder: Path | None, shape: str) -> None:
+    """work/train.jsonl with exactly so many examples, work/base with random weights."""
+    from random_weights import write_scaled_8b
+
     from extraction_assets.commands import latest, update_command
     from extraction_assets.demo.tiny_base import write_random_base
     from extraction_assets.demonstration import make_documents
+    from extraction_assets.home import Home
 
-    home = make_documents(work / "home", seed=11, say=say)
+    home = Home.open(home_folder) if home_folder else make_documents(work / "home", seed=11, say=say)
     walk, problems = update_command(home, ["train_split"], say)
     if walk.failures or problems:
         sys.exit("\n".join([*walk.failures, *map(str, problems)]))
     split = home.store.local_path(latest(home, "train_split")["jsonl"], ".jsonl")
-    lines = split.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in split.read_text(encoding="utf-8").split("\n") if line]  # not splitlines: JSON text may hold U+2028
     if len(lines) < examples:
         sys.exit(f"{len(lines)} training examples; --steps of at most {len(lines) // BATCH - 1}, please")
-    # beside the split, since its image paths are relative to it
-    (split.parent / "benchmark.jsonl").write_text("".join(line + "\n" for line in lines[:examples]), encoding="utf-8")
-    (work / "train.jsonl").symlink_to(split.parent / "benchmark.jsonl")
-    write_random_base(work / "base", seed=0, preset="demo")
+    records = [json.loads(line) for line in random.Random(0).sample(lines, examples)]
+    for record in records:  # its path is relative to the split, and the home's store is not ours to write to
+        image = record["messages"][0]["content"][0]
+        image["image"] = str((split.parent / image["image"]).resolve())
+    (work / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    if shape == "demo":
+        write_random_base(work / "base", seed=0, preset="demo")
+    else:
+        write_scaled_8b(work / "base", widths=8, depths=3)
+
+
+def lengths_of(work: Path) -> list[int]:
+    """Tokens of each example."""
+    from extraction_assets.model.base import load_base_format
+    from extraction_assets.model.encoding import PageEncoder
+    from extraction_assets.model.examples import read_examples
+
+    encoder = PageEncoder(load_base_format(work / "base"))
+    return [encoder.text(e.width, e.height, e.instruction, e.target).tokens for e in read_examples(work / "train.jsonl")]
 
 
 def prepare_pages(folder: Path) -> None:
@@ -118,10 +148,14 @@ def run_side(python: Path, side: str, work: Path, options: Sequence[str]) -> dic
     return result
 
 
-def print_results(results: dict[str, dict[str, Any]], as_json: bool) -> None:
+def print_results(results: dict[str, dict[str, Any]], lengths: Sequence[int], as_json: bool) -> None:
     from printing import Row, print_rows
 
-    own, rows = results["ours"], []
+    mean, longest = round(statistics.mean(lengths)), max(lengths)
+    own, rows = (
+        results["ours"],
+        [Row("example_tokens", mean, f"tokens an example on the mean of {len(lengths)}; the longest has {longest:,}", "lower")],
+    )
     for side in ("trl", "trainer"):
         peer = results[side]
         rows += [
@@ -152,6 +186,7 @@ class Task:
     work: Path
     steps: int
     epochs: int
+    micro_batch: int
     precision: Literal["float32", "bfloat16"]
 
 
@@ -169,7 +204,7 @@ class Clock:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         steps = len(self.ends) // self._epochs
         bounds = [0, *(steps * epoch - 1 for epoch in range(1, self._epochs + 1))]  # each epoch's last step
-        a_step = [(self.ends[last] - self.ends[first]) / (last - first) for first, last in pairwise(bounds)]
+        a_step = [(self.ends[last] - self.ends[first]) / (last - first) for first, last in itertools.pairwise(bounds)]
         speed = BATCH * self._epochs / sum(a_step)
         return {"examples_per_s": round(speed, 3), "peak_memory_mb": round(peak, 1), "loss": round(loss, 6), "steps": len(self.ends)}
 
@@ -180,21 +215,23 @@ def ours(task: Task) -> dict[str, Any]:
     from extraction_assets.training import progress, run
     from extraction_assets.training.job import make_job
 
+    lengths = lengths_of(task.work)
     settings = TrainingSettings(
         r=RANK,
         alpha=ALPHA,
         learning_rate=RATE,
         effective_batch=BATCH,
-        micro_batch=MICRO_BATCH,
+        pack_tokens=max(*lengths, task.micro_batch * round(statistics.mean(lengths))),
         epochs=task.epochs,
         max_steps=task.steps,
+        max_target_tokens=32768,  # the peers leave none out either
         checkpoint_every=1000,
         val_answers=0,
         precision=task.precision,
     )
     work = task.work
     (work / "val.jsonl").write_text("")
-    job = make_job((work / "train.jsonl").resolve(), work / "val.jsonl", work / "base", settings, work / "ours", threads=2)
+    job = make_job(work / "train.jsonl", work / "val.jsonl", work / "base", settings, work / "ours", threads=2)
     clock, told = Clock(task.epochs), progress.Progress.step
 
     def step(self: Any, metrics: Any) -> None:
@@ -227,7 +264,7 @@ def encoded(work: Path, base: Any, rows: Sequence[int]) -> list[Any]:
     from extraction_assets.model.examples import read_examples
 
     encoder = PageEncoder(base.format)
-    examples = read_examples((work / "train.jsonl").resolve())
+    examples = read_examples(work / "train.jsonl")
     return [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in (examples[row] for row in rows)]
 
 
@@ -256,7 +293,7 @@ def trl(task: Task) -> dict[str, Any]:
             "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": example.instruction}]}],
             "completion": [{"role": "assistant", "content": [{"type": "text", "text": example.target}]}],
         }
-        for example in read_examples((work / "train.jsonl").resolve())
+        for example in read_examples(work / "train.jsonl")
     ]
     data = Dataset.from_list(rows).cast_column("images", List(Image()))
     config = SFTConfig(
@@ -270,7 +307,7 @@ def trl(task: Task) -> dict[str, Any]:
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS["attention+mlp"], task_type="CAUSAL_LM")
     model = Qwen3VLForConditionalGeneration.from_pretrained(work / "base", dtype=torch.float32)
     clock = Clock(task.epochs)
-    run = in_order(SFTTrainer)(
+    run = in_our_order(SFTTrainer, work / "train.jsonl")(
         model=model, args=config, train_dataset=data, processing_class=processor, peft_config=lora, callbacks=[told_by(clock)]
     )
     total, count = 0.0, 0
@@ -312,7 +349,7 @@ def trainer(task: Task) -> dict[str, Any]:
         for row, page in enumerate(pages):
             total += float(model(**batch_of([row])).loss) * page.text.response_tokens
     clock = Clock(task.epochs)
-    run = in_order(Trainer)(
+    run = in_our_order(Trainer, work / "train.jsonl")(
         model=model,
         args=TrainingArguments(**shared(task, "trainer"), remove_unused_columns=False),
         train_dataset=list(range(BATCH * task.steps // task.epochs)),
@@ -325,8 +362,6 @@ def trainer(task: Task) -> dict[str, Any]:
 
 def input_pipelines(task: Task) -> dict[str, Any]:
     """Pages per second of both sides, the median of rounds taken in turn."""
-    import statistics
-
     import numpy as np
     import torch
     from PIL import Image
@@ -368,8 +403,8 @@ def shared(task: Task, side: str) -> dict[str, Any]:
     return {
         "output_dir": str(task.work / side),
         "max_steps": task.steps,
-        "per_device_train_batch_size": MICRO_BATCH,
-        "gradient_accumulation_steps": BATCH // MICRO_BATCH,
+        "per_device_train_batch_size": task.micro_batch,
+        "gradient_accumulation_steps": BATCH // task.micro_batch,
         "learning_rate": RATE,
         "use_cpu": True,
         "bf16": task.precision == "bfloat16",
@@ -381,15 +416,33 @@ def shared(task: Task, side: str) -> dict[str, Any]:
     }
 
 
-def in_order(trainer_class: Any) -> Any:
-    """The same trainer, taking examples in the order of the split."""
-    from torch.utils.data import SequentialSampler
+def in_our_order(trainer_class: Any, train: Path) -> Any:
+    """The same trainer, taking the examples of `train` in the shuffled order of our run, another one each epoch."""
+    from torch.utils.data import Sampler
 
-    class InOrder(trainer_class):  # type: ignore[misc]
+    from extraction_assets.model.examples import read_examples
+    from extraction_assets.settings import TrainingSettings
+    from extraction_assets.store import digest_file
+    from extraction_assets.training.order import epoch_order, run_seed
+
+    ids = [example.id for example in read_examples(train)]
+    seed = run_seed(TrainingSettings().seed, digest_file(train))
+
+    class OurOrder(Sampler[int]):
+        def __init__(self) -> None:
+            self._epochs = itertools.count()
+
+        def __len__(self) -> int:
+            return len(ids)
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(epoch_order(ids, seed, next(self._epochs)))
+
+    class InOurOrder(trainer_class):  # type: ignore[misc]
         def _get_train_sampler(self, dataset: Any = None) -> Any:
-            return SequentialSampler(dataset if dataset is not None else self.train_dataset)
+            return OurOrder()
 
-    return InOrder
+    return InOurOrder
 
 
 def told_by(clock: Clock) -> Any:
