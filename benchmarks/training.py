@@ -11,10 +11,14 @@ PYTHON is an interpreter in which the peers run: they need torchvision, which th
 The examples are a draw from the train split of a home (such as benchmarks/real_documents.py --quick --keep HOME leaves), or of generated
 documents, whose lengths are nearly alike. The base has random weights: the embedded one's shape, or Qwen3-VL-8B's with widths an eighth,
 depths a third and the vocabulary a 24th, so that tower, layers and head have their shares of the weights. Each side takes the same optimizer
-steps of the same 32 examples (8 a forward pass, or --micro-batch; ours packs as many tokens as so many have on the mean), in float32 (--precision bfloat16: all three by autocast), without gradient
-checkpointing, on two threads. The clock runs from the end of the first step to the end of the last, page files to weights. With several
-epochs there are as many examples as the steps of one epoch take, and examples/s are those of the mean of the epochs' step times, so that the
-first epoch counts in full although its first step is not timed. Memory is the whole process's peak. The losses are those of the untrained adapter on the same 32 examples, over the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
+steps of the same 32 shuffled examples, in float32 (--precision bfloat16: all three by autocast), without gradient checkpointing, on two
+threads. A forward pass of the peers has 8 examples (--micro-batch); one of ours packs as many tokens as 8 have on the mean.
+
+The clock runs from the end of the first step to the end of the last, page files to weights. With several epochs there are as many examples as
+the steps of one epoch take, and examples/s are those of the mean of the epochs' step times, so that the first epoch counts in full although
+its first step is not timed. Memory is the whole process's peak. The losses are those of the untrained adapter on the same 32 examples, over
+the tokens that all three answer (TRL's collator also teaches a line break behind the answer).
+
 Last, the input pipeline alone, on one thread: A4 pages of generated documents at 150 dpi, 1,248 x 1,760 px on the grid, file to tensors, beside the stock
 processor (in its PIL edition): on the same files, where neither has anything to resize, and on the same pages as a plain 150 dpi gives them, 1,241 x 1,754
 px, which it resizes.
@@ -152,10 +156,8 @@ def print_results(results: dict[str, dict[str, Any]], lengths: Sequence[int], as
     from printing import Row, print_rows
 
     mean, longest = round(statistics.mean(lengths)), max(lengths)
-    own, rows = (
-        results["ours"],
-        [Row("example_tokens", mean, f"tokens an example on the mean of {len(lengths)}; the longest has {longest:,}", "lower")],
-    )
+    own = results["ours"]
+    rows = [Row("example_tokens", mean, f"tokens an example on the mean of {len(lengths)}; the longest has {longest:,}", "lower")]
     for side in ("trl", "trainer"):
         peer = results[side]
         rows += [
