@@ -70,10 +70,9 @@ def _normalise_text(text: str, type: ScoringType, locale: str | None) -> str:
         return read_date(folded, locale) or folded
     if type in ("amount", "number"):
         return read_decimal(folded, money=type == "amount", locale=locale) or folded
-    if type == "id":
-        return "".join(folded.split()).translate(_DASHES)
-    if type == "code":
-        return "".join(folded.split())
+    if type in ("id", "code"):
+        joined = "".join(folded.split())  # letter and accent may have met only now: fold again
+        return _fold(joined.translate(_DASHES) if type == "id" else joined)
     return folded
 
 

@@ -143,6 +143,11 @@ def test_no_json_value_raises_and_only_absent_ones_give_none(value: object, type
     assert (normalise(value, type, locale) is None) == is_absent(value)
 
 
+@pytest.mark.parametrize("type", ["id", "code"])
+def test_an_accent_that_stood_apart_is_folded_with_its_letter(type: ScoringType) -> None:
+    assert normalise("E\u00af", type) == normalise("\u0112", type) == "\u0113"  # a macron of its own is a space and an accent
+
+
 @settings(max_examples=300)
 @given(
     st.text(max_size=20)
