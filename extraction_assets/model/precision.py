@@ -22,7 +22,7 @@ def multiplies_bfloat16(device: str) -> bool:
     capabilities = torch.cpu.get_capabilities()
     if "Intel" in str(capabilities.get("cpu_name")) and not capabilities.get("amx_bf16"):
         # Intel's AVX512_BF16 does half of what its two float32 units do: without AMX (hypervisors hide it) a training step of the
-        # demo takes half as long again (Emerald Rapids, torch 2.13). AMD's does twice as much
+        # demo takes half as long again (Emerald Rapids, torch 2.13). On AMD's it takes less
         return False
     return any(capabilities.get(name) for name in _CPU_INSTRUCTIONS)
 
