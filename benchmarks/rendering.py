@@ -5,16 +5,19 @@
 FOLDER holds PDFs at any depth; default: $EXTRACTION_REALDATA/open. Ours is the product's whole way: warm sandboxed workers, page box and
 pixel cap looked at before a pixel is drawn, drawn onto the 32-px grid, damage and blank pages noticed, words of the text layer with their
 boxes, PNG by zlib-ng. Peers draw and write a lossless PNG and nothing else: PyMuPDF + Pillow, pypdfium2 + Pillow (default settings, one
-process), pdftoppm -png (a process a file, as it is used). The best of them is the peer. Each on one core, taking turns every ten files,
-file by file from memory; pdftoppm from the file. Of the rounds, each ten files' median counts.
+process), pdftoppm -png (a process a file, as it is used). The best of them is the peer. Each held to one and the same core, ours with its
+parent and its worker; they take turns every ten files, file by file from memory; pdftoppm from the file. Of the rounds, each ten files'
+median counts.
 
-scaling_2_cores: pages/s of two workers over one. outside_raster_share: share of our time on one core in which nothing is rasterised
-(PyMuPDF's own rasterising of the same pages at the same dpi is taken off).
+scaling_2_cores: pages/s of two workers and their parent on two cores over one worker and its parent on one, each over all files at once, in
+turns. outside_raster_share: share of our time on one core in which nothing is rasterised (PyMuPDF's own rasterising of the same pages at the
+same dpi is taken off).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -22,7 +25,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +94,11 @@ def measure(pdfs: list[Pdf], dpi: int, rounds: int) -> list[Row]:
     if shutil.which("pdftoppm"):
         ways["pdftoppm -png"] = lambda group: poppler_pages(group, dpi)
     if dpi == DEFAULT_DPI:
-        ways["two"] = lambda group: ours(group, dpi, 2)
         ways["raster"] = lambda group: each(group, dpi, raster)
     groups = [pdfs[start : start + GROUP] for start in range(0, len(pdfs), GROUP)]
     seconds = {name: sum(statistics.median(times) for times in by_group) for name, by_group in in_turns(ways, groups, rounds).items()}
     speed = {name: pages / taken for name, taken in seconds.items()}
-    peers = {name: value for name, value in speed.items() if name not in ("ours", "two", "raster")}
+    peers = {name: value for name, value in speed.items() if name not in ("ours", "raster")}
     unit = f"pages a second on one core, of {pages} pages in {len(pdfs)} PDFs"
     rows = [
         Row(
@@ -110,24 +112,39 @@ def measure(pdfs: list[Pdf], dpi: int, rounds: int) -> list[Row]:
         for name, value in sorted(peers.items(), key=lambda item: -item[1])
     ]
     if dpi == DEFAULT_DPI:
-        rows.append(Row("scaling_2_cores", round(speed["two"] / speed["ours"], 3), "times the pages/s of one worker", "higher"))
+        if len(os.sched_getaffinity(0)) > 1:
+            both = {"one": lambda group: ours(group, dpi, 1), "two": lambda group: ours(group, dpi, 2)}
+            ((one,), (two,)) = (map(statistics.median, times) for times in in_turns(both, [pdfs], rounds).values())
+            rows.append(Row("scaling_2_cores", round(one / two, 3), "times the pages/s on one core", "higher"))
         rows.append(Row("outside_raster_share", round(1 - speed["ours"] / speed["raster"], 3), "of our time at 150 dpi", "lower"))
     return rows
 
 
 def in_turns(ways: dict[str, Way], groups: list[list[Pdf]], rounds: int) -> dict[str, list[list[float]]]:
     """Seconds by way, group and round. The ways take turns group by group: a machine that slows down slows them all."""
-    workers = {"ours": 1, "two": 2}
+    workers = {"ours": 1, "one": 1, "two": 2}
     seconds: dict[str, list[list[float]]] = {name: [[] for _ in groups] for name in ways}
     for _ in range(rounds):
         for number, group in enumerate(groups):
             for name, way in ways.items():
-                if name in workers:  # they start once in a run of the product: their imports are not a page's time
-                    ours(group[:2], DEFAULT_DPI, workers[name])
-                began = time.perf_counter()
-                way(group)
-                seconds[name][number].append(time.perf_counter() - began)
+                with on_cores(workers.get(name, 1)):
+                    if name in workers:  # they start once in a run of the product: their imports are not a page's time
+                        ours(group[:2], DEFAULT_DPI, workers[name])
+                    began = time.perf_counter()
+                    way(group)
+                    seconds[name][number].append(time.perf_counter() - began)
     return seconds
+
+
+@contextlib.contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """This process, and those that it starts meanwhile, on `count` of its cores."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def best(peers: dict[str, float]) -> str:

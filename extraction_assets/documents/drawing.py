@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jsonschema_rs
+import orjson
+
 from extraction_assets.documents.records import PageText
 from extraction_assets.documents.sandbox import Frame, Sandbox, Task
 from extraction_assets.settings import RenderSettings
@@ -18,6 +21,8 @@ RUN_OF_PAGES = 8
 ENGINES = ("mupdf", "pdfium")
 MAX_KILLS = 3
 
+_TEXT = jsonschema_rs.validator_for(PageText.model_json_schema())
+"""asked for every page: making a record of it would take five times as long as this, for words that are only stored"""
 _UNSTABLE = frozenset({"timeout", "out_of_memory", "crashed", "killed", "unreadable"})
 """reasons that another day, on a machine with less to do, might not come up again"""
 
@@ -37,9 +42,8 @@ class DrawnPage:
 
     page: int
     image: bytes
-    text: PageText | None
-    text_spelled: bytes
-    """the text in canonical JSON, as it is stored; empty where there is none"""
+    text: bytes | None
+    """a records.PageText in canonical JSON, as it is stored; None: no text layer"""
     width: int
     height: int
     content_width: int
@@ -215,12 +219,13 @@ def _engines_left(engines: tuple[str, ...], reason: str, engine: str | None) -> 
 def _page_of(frame: Frame) -> DrawnPage:
     """Raises ValueError on an answer that is no page."""
     values = frame.values
-    image, spelled = frame.blobs
+    image, text = frame.blobs
+    if values["has_text"] and not _TEXT.is_valid(orjson.loads(text)):
+        raise ValueError("no page text")
     return DrawnPage(
         page=int(values["page"]) + 1,
         image=image,
-        text=PageText.model_validate_json(spelled) if values["has_text"] else None,
-        text_spelled=spelled,
+        text=text if values["has_text"] else None,
         width=int(values["width"]),
         height=int(values["height"]),
         content_width=int(values["content_width"]),

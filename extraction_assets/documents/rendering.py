@@ -90,13 +90,13 @@ def render_vendor(
 
 def _stored(store: Store, document: str, page: DrawnPage) -> PageImage:
     image = store.put_bytes(page.image, ".png")
-    text = None if page.text is None else store.put_bytes(page.text_spelled, ".json")
+    text = None if page.text is None else store.put_bytes(page.text, ".json")
     return page_record(document, page, image, text)
 
 
 def page_record(document: str, page: DrawnPage, image: str, text: str | None) -> PageImage:
     """The record of a drawn page; image and text are digests."""
-    values = {name: value for name, value in vars(page).items() if name not in ("image", "text", "text_spelled")}
+    values = {name: value for name, value in vars(page).items() if name not in ("image", "text")}
     return PageImage(document=document, image=image, text=text, **values)
 
 
@@ -246,9 +246,10 @@ def render_bytes(data: bytes, settings: RenderSettings, workers: int = 1) -> Ren
     with warm_sandbox(settings, workers) as sandbox:
         for _, _, item in draw_documents(sandbox, [Source(digest, lambda: data)], settings):
             if isinstance(item, DrawnPage):
-                text = None if item.text is None else digest_bytes(item.text_spelled)
+                text = None if item.text is None else digest_bytes(item.text)
                 record = page_record(digest, item, digest_bytes(item.image), text)
-                pages.append(RenderedPage(record, item.image, item.text))
+                words = None if item.text is None else PageText.model_validate_json(item.text)
+                pages.append(RenderedPage(record, item.image, words))
             else:
                 entry = _entry(digest, [page.record for page in sorted(pages, key=lambda page: page.record.page)], item)
     by_page = {page.record.page: page for page in pages}

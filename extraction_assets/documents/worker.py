@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 
 from extraction_assets.documents import einvoice, media, protocol
@@ -187,9 +188,10 @@ class Worker:
 
 def _spell(words: list[WordRow]) -> bytes:
     """A records.PageText in canonical JSON (keys in order, no spaces), boxes to a hundredth of a pixel."""
+    boxes = np.array([word[1:5] for word in words], dtype=np.float64).reshape(-1, 4).round(2).tolist()
     rows = [
-        {"box": [round(x0, 2), round(y0, 2), round(x1, 2), round(y1, 2)], "line": line, "text": text.encode("utf-8", "replace").decode()}
-        for text, x0, y0, x1, y1, line in words
+        {"box": box, "line": line, "text": text.encode("utf-8", "replace").decode()}
+        for (text, *_, line), box in zip(words, boxes, strict=True)
     ]
     return orjson.dumps({"words": rows})
 

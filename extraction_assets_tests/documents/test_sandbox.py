@@ -146,3 +146,22 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("extraction_assets.documents.worker_process.WORKER_MODULE", "extraction_assets.documents.nothing")
     with Sandbox(Limits(20, 2048), 1) as sandbox, pytest.raises(RuntimeError, match="does not start"):
         draw(sandbox, GOOD[0])
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [b"", b"{", b"[]", b'{"words":[{"box":[1,2,3],"line":0,"text":"short"}]}', b'{"words":[{"box":[1,2,3,NaN],"line":0,"text":"nan"}]}'],
+    ids=str,
+)
+def test_a_worker_that_a_file_has_taken_over_gets_no_words_into_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: bytes
+) -> None:
+    (tmp_path / "taken_over.py").write_text(
+        f"import sys\nfrom extraction_assets.documents import worker\nworker._spell = lambda words: {spelled!r}\nworker.main(sys.argv)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("extraction_assets.documents.worker_process.WORKER_MODULE", "taken_over")
+    with Sandbox(Limits(20, 2048), 1) as sandbox:
+        (done,) = draw(sandbox, GOOD[0]).values()
+    assert done[0] == []
+    assert [(failure.page, failure.reason) for failure in done[1].failures] == [(1, "crashed"), (2, "crashed")]
