@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from extraction_assets.model.adapted import joined
 from extraction_assets.model.attention import within_pages
+from extraction_assets.model.fused import turned
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,8 +48,6 @@ def _narrowed(
     **options: Any,
 ) -> Tensor:
     """Qwen3VLTextDecoderLayer.forward on states (1, tokens, hidden). tails, tail_at, tail_starts: model.packing.Pack."""
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import rotate_half
-
     if tails is None or tail_at is None:
         pages = {"page_lengths": page_lengths, "page_starts": page_starts}
         return stock(states, *others, position_embeddings=position_embeddings, **pages, **options)
@@ -56,16 +56,16 @@ def _narrowed(
     def heads(product: Tensor) -> Tensor:
         return product.unflatten(-1, (-1, attention.head_dim))
 
-    def turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        rows = heads.transpose(1, 2)
-        return rows * cos.unsqueeze(1) + rotate_half(rows) * sin.unsqueeze(1)
-
     normed = layer.input_layernorm(states)
     cos, sin = position_embeddings
     query = turned(attention.q_norm(heads(attention.q_proj(normed[:, tail_at]))), cos[:, tail_at], sin[:, tail_at])
-    key = turned(attention.k_norm(heads(attention.k_proj(normed))), cos, sin)
-    value = heads(attention.v_proj(normed)).transpose(1, 2)
+    key_product, value_product = joined((attention.k_proj, attention.v_proj), normed) or (
+        attention.k_proj(normed),
+        attention.v_proj(normed),
+    )
+    key, value = turned(attention.k_norm(heads(key_product)), cos, sin), heads(value_product)
     dropout = attention.attention_dropout if layer.training else 0.0
+    query, key, value = (rows.transpose(1, 2) for rows in (query, key, value))
     mixed, _ = within_pages(attention, query, key, value, None, attention.scaling, dropout, page_lengths, page_starts, tails, tail_starts)
     rows = states[:, tail_at] + attention.o_proj(mixed.flatten(2))
     rows = rows + layer.mlp(layer.post_attention_layernorm(rows))
