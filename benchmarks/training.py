@@ -8,8 +8,9 @@ PYTHON is an interpreter in which the peers run: they need torchvision, which th
     python3 -m venv peers && peers/bin/pip install torch torchvision transformers==5.23.0 peft trl accelerate datasets
     peers/bin/pip install bitsandbytes pydantic universal_pathlib filelock tensorboard jsonschema-rs orjson zlib-ng llguidance rapidfuzz
 
-The examples are a draw from the train split of a home (such as benchmarks/real_documents.py --quick --keep HOME leaves), or of generated
-documents, whose lengths are nearly alike. The base has random weights: the embedded one's shape, or Qwen3-VL-8B's with widths an eighth,
+The examples are a draw from the train split of a home; without one, of the real documents in $EXTRACTION_REALDATA/open at 72 dpi (a home that
+benchmarks/real_documents.py --quick --keep HOME leaves serves again); without these, of generated documents, whose lengths are nearly alike.
+The base has random weights: the embedded one's shape, or Qwen3-VL-8B's with widths an eighth,
 depths a third and the vocabulary a 24th, so that tower, layers and head have their shares of the weights. Each side takes the same optimizer
 steps of the same 32 shuffled examples, in float32 (--precision bfloat16: all three by autocast), without gradient checkpointing, on two
 threads. A forward pass of the peers has 8 examples (--micro-batch); one of ours packs as many tokens as 8 have on the mean.
@@ -40,7 +41,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from extraction_assets.home import Home
 
 PROJECT = Path(__file__).resolve().parent.parent
 BATCH, RANK, ALPHA, RATE = 32, 16, 32, 2e-4
@@ -51,7 +55,7 @@ INPUT_PAGES, INPUT_ROUNDS, INPUT_DPI = 8, 5, 150
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="interpreter with torchvision, trl and the rest")
-    parser.add_argument("--home", type=Path, help="whose train split is drawn from; default: generated documents")
+    parser.add_argument("--home", type=Path, help="whose train split is drawn from; default: see above")
     parser.add_argument("--base", choices=["demo", "scaled-8b"], default="demo", help="whose shape the random weights have")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
     parser.add_argument("--epochs", type=int, default=1, help="that the steps, and the first one, are shared out among")
@@ -90,10 +94,9 @@ def prepare(work: Path, examples: int, home_folder: Path | None, shape: str) -> 
 
     from extraction_assets.commands import latest, update_command
     from extraction_assets.demo.tiny_base import write_random_base
-    from extraction_assets.demonstration import make_documents
     from extraction_assets.home import Home
 
-    home = Home.open(home_folder) if home_folder else make_documents(work / "home", seed=11, say=say)
+    home = Home.open(home_folder) if home_folder else home_of_examples(work / "home")
     walk, problems = update_command(home, ["train_split"], say)
     if walk.failures or problems:
         sys.exit("\n".join([*walk.failures, *map(str, problems)]))
@@ -110,6 +113,23 @@ def prepare(work: Path, examples: int, home_folder: Path | None, shape: str) -> 
         write_random_base(work / "base", seed=0, preset="demo")
     else:
         write_scaled_8b(work / "base", widths=8, depths=3)
+
+
+def home_of_examples(folder: Path) -> Home:
+    """With documents landed in it, the real ones where there are any."""
+    import yaml
+    from real_documents import SETTINGS
+
+    from extraction_assets.commands import ingest_command
+    from extraction_assets.demonstration import make_documents
+    from extraction_assets.home import Home
+
+    if not (real := os.environ.get("EXTRACTION_REALDATA")):
+        return make_documents(folder, seed=11, say=say)
+    home = Home.create(folder)
+    home.settings_path.write_text(yaml.safe_dump(SETTINGS))
+    ingest_command(home, Path(real) / "open" / "manifest.jsonl", None, None, say)
+    return home
 
 
 def lengths_of(work: Path) -> list[int]:
