@@ -52,12 +52,16 @@ def attend_within_pages(model: PreTrainedModel) -> None:
 
 @contextmanager
 def stock_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, a model that attends within pages attends as it was loaded: with a key/value cache, it can answer."""
-    model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})
+    """Inside, the language model of one that attends within pages attends as it was loaded: with a key/value cache, it can answer.
+
+    The tower's attention stays: another thread may be seeing the pages of coming steps meanwhile (VisualMemory.see_ahead), and with
+    stock sdpa in 16 bits these would have other bits, in some runs and not in others.
+    """
+    model.set_attn_implementation({"text_config": "sdpa"})
     try:
         yield
     finally:
-        attend_within_pages(model)
+        model.set_attn_implementation({"text_config": WITHIN_PAGES})
 
 
 def within_pages(

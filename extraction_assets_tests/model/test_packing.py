@@ -6,15 +6,16 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from peft import PeftModel
+from torch import Tensor
 from torch.nn import functional
 
 from extraction_assets.model import attention
-from extraction_assets.model.attention import OF_A_PAGE, WITHIN_PAGES, Spans, attend_within_pages, of_a_page, within_pages
+from extraction_assets.model.attention import OF_A_PAGE, WITHIN_PAGES, Spans, attend_within_pages, of_a_page, stock_attention, within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder
 from extraction_assets.model.lora import add_lora
@@ -329,3 +330,22 @@ def test_on_a_cpu_blocks_in_16_bits_are_attention_but_for_rounding(asked: int, m
     for half, whole in zip(run(torch.bfloat16), run(torch.float32), strict=True):
         assert half.dtype == torch.bfloat16
         assert (half.float() - whole).norm() < 0.01 * whole.norm()
+
+
+def test_a_page_seen_while_answers_are_decoded_is_seen_as_ever(base_folder: Path) -> None:
+    """Another thread sees the pages of coming steps meanwhile: with the answers' attention a page would have other bits, now and then."""
+    base = load_base(base_folder, dtype=torch.float32)
+    attend_within_pages(base.model)
+    page = PageEncoder(base.format).page("p", page_png(128, 96, seed=0), "Extract as JSON: number", '{"number":"12"}')
+    tower: Any = base.model.model.get_image_features
+    own = pack([page], base.format.pages.merge)
+
+    def seen() -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            (features,) = tower(own.pixel_values, own.image_grid_thw, return_dict=True).pooler_output
+        return cast(Tensor, features)
+
+    expected = seen()
+    with stock_attention(base.model):
+        assert torch.equal(seen(), expected)
+    assert torch.equal(seen(), expected)
