@@ -10,6 +10,7 @@ without a word about where to go on, and must end with the same bytes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -29,6 +30,7 @@ from extraction_assets.settings import TrainingSettings  # noqa: E402
 from extraction_assets.store import digest_folder  # noqa: E402
 from extraction_assets.training.job import TrainingJob, make_job, write_job  # noqa: E402
 from extraction_assets.training.launch import training_command  # noqa: E402
+from extraction_assets.training.manifest import MANIFEST  # noqa: E402
 from extraction_assets_tests.model.pages import SCHEMA, SCHEMA_DIGEST, write_split  # noqa: E402
 
 SETTINGS = TrainingSettings(
@@ -70,8 +72,9 @@ def main() -> None:
                 length = moment
             same = digest_folder(Path(one.output)) == wanted
             equal += same
+            found = "the same bytes" if same else f"OTHER bytes in {', '.join(_differing(Path(undisturbed.output), Path(one.output)))}"
             print(
-                f"{killed} kills, after {moment:.1f} of {length:.1f} s: {'the same' if same else 'OTHER'} bytes",
+                f"{killed} kills, after {moment:.1f} of {length:.1f} s: {found}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -83,6 +86,15 @@ def main() -> None:
     print_rows(rows, ("torch", "peft"), arguments.json)
     if equal != trials:
         sys.exit(1)
+
+
+def _differing(wanted: Path, found: Path) -> list[str]:
+    """Names of the files that are not the same in both folders, and of the manifest its fields."""
+    names = sorted({path.name for folder in (wanted, found) for path in folder.iterdir()})
+    files = [name for name in names if not all((folder / name).is_file() for folder in (wanted, found))]
+    files += [name for name in names if name not in files and (wanted / name).read_bytes() != (found / name).read_bytes()]
+    ours, theirs = (json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in (wanted, found))
+    return files + [f"{MANIFEST}: {field}" for field in ours if ours[field] != theirs.get(field)]
 
 
 def _run(job: TrainingJob) -> None:
