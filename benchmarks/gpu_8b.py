@@ -223,7 +223,7 @@ def kernel(say: Say) -> None:
     starts = torch.tensor([0, *[sum(lengths[: page + 1]) for page in range(len(lengths))]], dtype=torch.int32, device=device)
     module: Any = SimpleNamespace(num_key_value_groups=4, is_causal=True)
     packed, _ = attention.within_pages(module, *inputs, None, page_lengths=lengths, page_starts=starts)
-    alone = attention._page_by_page(module, *inputs, lengths, None, 0.0)
+    alone = attention._page_by_page(module, *inputs, lengths, lengths, None, 0.0)
     weight = torch.randn_like(packed)
     gradients = [torch.autograd.grad((out * weight).sum(), inputs) for out in (packed, alone)]
     worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*gradients, strict=True))
