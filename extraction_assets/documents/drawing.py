@@ -22,7 +22,7 @@ ENGINES = ("mupdf", "pdfium")
 MAX_KILLS = 3
 
 _TEXT = jsonschema_rs.validator_for(PageText.model_json_schema())
-"""asked for every page: making a record of it would take five times as long as this, for words that are only stored"""
+"""asked for every page: making a record of it took three times as long as this, for words that are only stored"""
 _UNSTABLE = frozenset({"timeout", "out_of_memory", "crashed", "killed", "unreadable"})
 """reasons that another day, on a machine with less to do, might not come up again"""
 
