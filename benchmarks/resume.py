@@ -1,6 +1,6 @@
 """Training killed with SIGKILL at random moments and started again: is the adapter bitwise the one of an undisturbed run?
 
-    python benchmarks/resume.py [--kills N] [--seed S] [--json]
+    python benchmarks/resume.py [--kills N] [--seed S] [--method lora|qlora] [--json]
 
 Each trial is a process of its own, as the graph starts it. It is killed at a moment drawn over the whole length of an undisturbed run:
 while it loads, in a step, in a validation, while it writes a checkpoint or the adapter. Then the same job file is started again,
@@ -28,9 +28,10 @@ from printing import Row, print_rows  # noqa: E402
 from extraction_assets.demo.tiny_base import write_random_base  # noqa: E402
 from extraction_assets.settings import TrainingSettings  # noqa: E402
 from extraction_assets.store import digest_folder  # noqa: E402
+from extraction_assets.training.adapter import read_manifest  # noqa: E402
 from extraction_assets.training.job import TrainingJob, make_job, write_job  # noqa: E402
 from extraction_assets.training.launch import training_command  # noqa: E402
-from extraction_assets.training.manifest import MANIFEST  # noqa: E402
+from extraction_assets.training.manifest import MANIFEST, code_digest  # noqa: E402
 from extraction_assets_tests.model.pages import SCHEMA, SCHEMA_DIGEST, write_split  # noqa: E402
 
 SETTINGS = TrainingSettings(
@@ -43,15 +44,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", choices=("lora", "qlora"), default="lora")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_random_base(folder / "base", seed=0)
         train, val = write_split(folder, "train", 40), write_split(folder, "val", 3)
+        settings, code = SETTINGS.model_copy(update={"method": arguments.method}), code_digest()
 
         def job(name: str) -> TrainingJob:
-            return make_job(train, val, folder / "base", SETTINGS, folder / name, threads=1, schemas={SCHEMA_DIGEST: SCHEMA})
+            return make_job(train, val, folder / "base", settings, folder / name, threads=1, schemas={SCHEMA_DIGEST: SCHEMA})
 
         started = time.monotonic()
         undisturbed = job("undisturbed")
@@ -70,6 +73,8 @@ def main() -> None:
                 _run(one)
             else:  # the machine is less busy than it was when the undisturbed run was timed
                 length = moment
+            if read_manifest(Path(one.output)).code_digest != code:
+                sys.exit(f"{PROJECT}/extraction_assets was changed while this ran. Start it again in a checkout that nobody edits.")
             same = digest_folder(Path(one.output)) == wanted
             equal += same
             found = "the same bytes" if same else f"OTHER bytes in {', '.join(_differing(Path(undisturbed.output), Path(one.output)))}"

@@ -118,6 +118,8 @@ def load_base(path_or_hub_name: str | Path, dtype: torch.dtype | None = None, fo
         missing = sorted(report["missing_keys"])
         raise InputError(str(base_format.folder), f"{len(missing)} weights are missing, e.g. {missing[0]}", do=_FETCH)
     _project_as_matmul(model)
+    if four_bit is not None:
+        _keep_four_bits_as_loaded(model)
     model.eval()
     return Base(base_format, model)
 
@@ -194,6 +196,16 @@ def _project_as_matmul(model: Qwen3VLForConditionalGeneration) -> None:
 
     embed = model.model.visual.patch_embed
     embed.forward = MethodType(forward, embed)
+
+
+def _keep_four_bits_as_loaded(model: Qwen3VLForConditionalGeneration) -> None:
+    """On CPUs with 16-bit products bitsandbytes (0.50) lays 4-bit weights out anew at the first pass without gradients, in place and for good:
+    scales are rounded, and no later pass has a gradient. A training that had looked at val would go on learning from something else."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _require_family(folder: Path) -> None:

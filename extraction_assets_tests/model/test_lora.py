@@ -77,6 +77,20 @@ def test_qlora_keeps_language_linears_in_four_bits_and_trains_on_a_cpu(base_fold
     assert any(g.any() for g in gradients if g is not None)
 
 
+def test_four_bits_are_the_same_for_learning_after_the_model_was_asked(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes lays weights out anew for answering on CPUs with 16-bit products, rounds their scales, and lets no gradient through after."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    settings = TrainingSettings(method="qlora", r=4)
+    base = _fresh(base_folder, settings)
+    linear = base.model.model.language_model.layers[0].mlp.up_proj
+    states = torch.randn(3, linear.in_features, requires_grad=True)
+    before = linear(states)
+    with torch.no_grad():
+        assert torch.equal(linear(states.detach()), before)  # a model is loaded ready to answer
+    (gradient,) = torch.autograd.grad(linear(states).sum(), states)
+    assert torch.equal(gradient, torch.autograd.grad(before.sum(), states)[0])
+
+
 def test_the_common_skip_list_would_quantize_the_vision_tower_and_is_caught(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TrainingSettings(method="qlora", r=4)
     config = four_bit_config(settings)
