@@ -114,11 +114,11 @@ def audit_lora(model: nn.Module) -> Audit:
     if foreign or not trainable:
         what = f"trainable parameters outside the language model's adapters: {foreign[:3]}" if foreign else "nothing is trainable"
         raise RuntimeError(what)
-    four_bit = [(name, _unpacked(module)) for name, module in model.named_modules() if _is_four_bit(module)]
+    four_bit = [(name, _unpacked(module)) for name, module in model.named_modules() if is_four_bit(module)]
     wrong = [name for name, _ in four_bit if any(skip in name for skip in NEVER_FOUR_BIT)]
     if wrong:
         raise RuntimeError(f"4-bit modules that must not be: {wrong[:3]}")
-    packed = {id(module.weight) for module in model.modules() if _is_four_bit(module)}
+    packed = {id(module.weight) for module in model.modules() if is_four_bit(module)}
     plain = sum(p.numel() for p in model.parameters() if not p.requires_grad and id(p) not in packed)
     frozen = plain + sum(count for _, count in four_bit)
     return Audit(
@@ -188,6 +188,7 @@ def _unpacked(linear: Any) -> int:
     return int(linear.in_features) * int(linear.out_features)
 
 
-def _is_four_bit(module: nn.Module) -> bool:
+def is_four_bit(module: nn.Module) -> bool:
+    """bitsandbytes' linear of 4-bit weights."""
     # peft's wrapper has the same class name; the weights are in the wrapped module
     return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")

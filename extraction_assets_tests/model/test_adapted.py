@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from extraction_assets.model.adapted import joined
+from extraction_assets.model.base import load_base
 from extraction_assets.model.fused import turned
+from extraction_assets.model.lora import add_lora, four_bit_config
+from extraction_assets.settings import TrainingSettings
 
 WIDTHS = (8, 4, 6)
 
@@ -49,6 +53,22 @@ def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(count: int, sh
     one_by_one = tuple(layer(states) for layer in layers)
     assert all(torch.allclose(*pair, rtol=1e-12) for pair in zip(together, one_by_one, strict=True))
     assert all(torch.allclose(*pair, rtol=1e-10) for pair in zip(_gradients(together, of), _gradients(one_by_one, of), strict=True))
+
+
+def test_weights_in_four_bits_too(base_folder: Path) -> None:
+    settings = TrainingSettings(method="qlora", r=4)
+    model: Any = add_lora(load_base(base_folder, dtype=torch.float32, four_bit=four_bit_config(settings)), settings, seed=0)
+    mlp = model.base_model.model.model.language_model.layers[0].mlp
+    layers = [mlp.gate_proj, mlp.up_proj]
+    for layer in layers:
+        layer.lora_B["default"].weight.data.normal_()
+    states = torch.randn(1, 7, layers[0].in_features, requires_grad=True)
+    of = [states, *(parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad)]
+    together, one_by_one = joined(layers, states), tuple(layer(states) for layer in layers)
+    assert together is not None
+    assert all(torch.allclose(*pair, rtol=1e-5, atol=1e-5) for pair in zip(together, one_by_one, strict=True))
+    for near, far in zip(_gradients(together, of), _gradients(one_by_one, of), strict=True):
+        assert torch.allclose(near, far, rtol=1e-4, atol=1e-4 * float(far.abs().max()))
 
 
 def test_an_input_without_gradient_and_an_output_that_nobody_uses() -> None:
