@@ -1,8 +1,8 @@
 """Training killed with SIGKILL at random moments and started again: is the adapter bitwise the one of an undisturbed run?
 
-    python benchmarks/resume.py [--kills N] [--seed S] [--method lora|qlora] [--json]
+    python benchmarks/resume.py [--kills N] [--seed S] [--method lora|qlora] [--processes N] [--json]
 
-Each trial is a process of its own, as the graph starts it. It is killed at a moment drawn over the whole length of an undisturbed run:
+Each trial has a process of its own, or several, as the graph starts them. It is killed at a moment drawn over the whole length of an undisturbed run:
 while it loads, in a step, in a validation, while it writes a checkpoint or the adapter. Then the same job file is started again,
 without a word about where to go on, and must end with the same bytes.
 """
@@ -13,12 +13,13 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
@@ -26,7 +27,7 @@ sys.path.insert(0, str(PROJECT))
 from printing import Row, print_rows  # noqa: E402
 
 from extraction_assets.demo.tiny_base import write_random_base  # noqa: E402
-from extraction_assets.settings import TrainingSettings  # noqa: E402
+from extraction_assets.settings import ComputeSettings, TrainingSettings  # noqa: E402
 from extraction_assets.store import digest_folder  # noqa: E402
 from extraction_assets.training.adapter import read_manifest  # noqa: E402
 from extraction_assets.training.job import TrainingJob, make_job, write_job  # noqa: E402
@@ -45,12 +46,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--method", choices=("lora", "qlora"), default="lora")
+    parser.add_argument("--processes", type=int, default=1, help="that train together")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_random_base(folder / "base", seed=0)
         train, val = write_split(folder, "train", 40), write_split(folder, "val", 3)
+        compute = ComputeSettings(processes=arguments.processes)
         settings, code = SETTINGS.model_copy(update={"method": arguments.method}), code_digest()
 
         def job(name: str) -> TrainingJob:
@@ -58,7 +61,7 @@ def main() -> None:
 
         started = time.monotonic()
         undisturbed = job("undisturbed")
-        _run(undisturbed)
+        _run(undisturbed, compute)
         length = time.monotonic() - started
         wanted = digest_folder(Path(undisturbed.output))
         chosen = random.Random(arguments.seed)
@@ -67,10 +70,10 @@ def main() -> None:
             one = job(f"trial-{trials}")
             trials += 1
             moment = chosen.uniform(0, length)
-            if _kill(one, moment):
+            if _kill(one, moment, compute):
                 killed += 1
                 resumed += any((Path(one.work) / "checkpoints").glob("step-*"))
-                _run(one)
+                _run(one, compute)
             else:  # the machine is less busy than it was when the undisturbed run was timed
                 length = moment
             if read_manifest(Path(one.output)).code_digest != code:
@@ -102,20 +105,23 @@ def _differing(wanted: Path, found: Path) -> list[str]:
     return files + [f"{MANIFEST}: {field}" for field in ours if ours[field] != theirs.get(field)]
 
 
-def _run(job: TrainingJob) -> None:
-    done = subprocess.run(training_command(write_job(job)), capture_output=True, text=True, cwd=PROJECT, check=False)
+def _run(job: TrainingJob, compute: ComputeSettings) -> None:
+    done = subprocess.run(training_command(write_job(job), compute), capture_output=True, text=True, cwd=PROJECT, check=False)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
 
 
-def _kill(job: TrainingJob, seconds: float) -> bool:
-    """Kill the training process after so long; was it still there?"""
-    command = training_command(write_job(job))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=os.environ) as process:
+def _kill(job: TrainingJob, seconds: float, compute: ComputeSettings) -> bool:
+    """Kill the training's processes after so long, all at once; were they still there?"""
+    command = training_command(write_job(job), compute)
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=PROJECT, env=os.environ) as process:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            started = psutil.Process(process.pid)
+            for one in (*started.children(recursive=True), started):
+                one.kill()
             return True
     return False
 
