@@ -149,6 +149,8 @@ class TrainingSettings(Section):
     unwritable: Literal["skip", "error"] = "skip"
     """what happens to an example whose target its schema's grammar rejects, such as a date that is none: left out, counted and
     reported, or an error"""
+    exploding: Literal["stop", "continue"] = "stop"
+    """what happens where the loss rises far above that of the first step (training.loss.exploding_since). One that is no finite number stops always"""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """stop after this many optimizer steps (None: epochs decide)"""
     validate_every: Annotated[int, Field(ge=1)] | None = None

@@ -5,7 +5,7 @@ setup / fit / validate / write, readable from the top.
   response tokens of the whole global batch, whatever the packs and ranks.
 - The position of a run is its step: data order, learning rate and random numbers are pure functions of it. Killed at any point
   and started again with the same job file, it resumes at its last checkpoint and on a CPU ends with bitwise the same adapter.
-- A loss or gradient that is not finite stops the run and names the examples.
+- A loss that explodes, or a loss or gradient that is not finite, stops the run and names the examples.
 - Metrics go to stderr, metrics.jsonl, TensorBoard and, under Dagster, through Pipes. The adapter folder holds no times.
 Exit code 2 and one line on bad input, also kept in work/failure.txt and sent through Pipes.
 """
@@ -36,7 +36,7 @@ from extraction_assets.store import write_atomically
 from extraction_assets.training.adapter import verify_adapter
 from extraction_assets.training.checkpoints import save_checkpoint
 from extraction_assets.training.job import TrainingJob, read_job
-from extraction_assets.training.loss import learning_rate, response_loss
+from extraction_assets.training.loss import exploding_since, learning_rate, response_loss
 from extraction_assets.training.order import GlobalBatch, global_batches
 from extraction_assets.training.output import write_adapter
 from extraction_assets.training.packs import fillers, shares
@@ -119,6 +119,7 @@ def fit(run: Run) -> None:
                 tokens_per_s=sum(run.train.lengths[row] for row in batch.rows) / seconds,
             )
         )
+        _require_steady(run)
         last = batch.step == job.plan.steps
         every = job.settings.validate_every
         if run.val.ids and (last or (batch.step % every == 0 if every else batch.ends_epoch)):
@@ -250,6 +251,22 @@ def _require_finite(run: Run, batch: GlobalBatch, sums: torch.Tensor, seen: list
             "the loss is not a finite number",
             do=f"Look at these examples, or lower training.learning_rate: {', '.join(example for ids in bad for example in ids)}",
         )
+
+
+def _require_steady(run: Run) -> None:
+    """Before anything is kept of this step. All processes have the same losses."""
+    losses, settings = run.state.losses, run.job.settings
+    since = exploding_since(losses) if settings.exploding == "stop" else None
+    if since is None:
+        return
+    (batch,) = global_batches(run.train.ids, run.job.seed, settings.effective_batch, since, since - 1)
+    found = ", ".join(f"{loss:.3g}" for loss in losses[since - 1 :])
+    raise InputError(
+        f"training step {run.state.step}",
+        f"the loss explodes: {found} since step {since}, {losses[0]:.3g} at the first",
+        do=f"Lower training.learning_rate, or look at the examples of step {since}: {', '.join(_ids(run, batch))} "
+        "(training.exploding: continue goes on all the same)",
+    )
 
 
 def _ids(run: Run, batch: GlobalBatch) -> list[str]:

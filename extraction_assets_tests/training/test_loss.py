@@ -9,7 +9,7 @@ import torch
 from extraction_assets.model.base import Base
 from extraction_assets.model.encoding import EncodedPage, PageEncoder, collate
 from extraction_assets.model.packing import pack
-from extraction_assets.training.loss import learning_rate, response_loss
+from extraction_assets.training.loss import exploding_since, learning_rate, response_loss
 from extraction_assets_tests.model.pages import page_png
 
 
@@ -59,3 +59,24 @@ def test_learning_rate_warms_up_and_ends_near_zero() -> None:
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert 0 < rates[-1] < 1e-5
     assert all(math.isfinite(rate) for rate in rates)
+
+
+@pytest.mark.parametrize(
+    ("losses", "since"),
+    [
+        ([5.9], None),
+        ([5.9, 5.0, 4.1, 3.0, 0.2], None),
+        ([0.5, 2.9, 2.9, 2.9], None),  # pages that the base knows worse than those of the first step
+        ([0.5, 0.4, 7.0, 7.1, 0.6, 7.0], None),  # single batches
+        ([0.5, 0.4, 7.0, 6.8, 7.2], 3),
+        ([0.5, 0.4, 3.1, 3.1, 3.1], 3),
+        ([0.01, 0.02, 1.9, 1.9, 1.9], None),  # a champion that learns on, and a vendor that it has never seen
+        ([5.9, 6.0, 60.0], None),
+        ([5.9, 6.0, 70.0], 3),
+        ([5.9, 20.0, 70.0], 2),
+        ([0.5, 0.4, 7.0, 7.0, 7.0, 7.0, 0.4], None),  # has come back: with training.exploding: continue
+    ],
+    ids=str,
+)
+def test_a_loss_explodes_where_it_stays_far_above_the_first_or_leaves_all_bounds(losses: list[float], since: int | None) -> None:
+    assert exploding_since(losses) == since

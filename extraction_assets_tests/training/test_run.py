@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from extraction_assets.errors import InputError
+from extraction_assets.home import PROJECT
 from extraction_assets.model.base import load_base
 from extraction_assets.model.recompute import LEVELS
 from extraction_assets.store import digest_folder
@@ -19,6 +21,7 @@ from extraction_assets.training.adapter import read_manifest, verify_adapter
 from extraction_assets.training.checkpoints import RunState, save_checkpoint
 from extraction_assets.training.job import TrainingJob, read_job, write_job
 from extraction_assets.training.launch import training_command
+from extraction_assets.training.order import global_batches
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
@@ -235,6 +238,34 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_examples(
         run.train(data.job(tmp_path))
     assert "train-1," not in str(caught.value) or "train-1, train-7" in str(caught.value)
     assert not (tmp_path / "adapter").exists()
+
+
+EMBEDDED_BASE = PROJECT / "data" / "base_models" / "tiny-qwen3-vl"
+EXPLODES = SETTINGS.model_copy(update={"learning_rate": 1.0, "warmup_ratio": 0.0, "epochs": 4, "checkpoint_every": 1})
+"""for the embedded base, which has something to lose: a random one's head says next to nothing whatever its adapters do"""
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_the_examples(data: Data, tmp_path: Path) -> None:
+    job = Data(data.train, data.val, EMBEDDED_BASE).job(tmp_path, EXPLODES)
+    with pytest.raises(
+        InputError, match=r"training step \d+: the loss explodes: .* since step \d+, 1\.\d+ at the first.*train-\d"
+    ) as caught:
+        run.train(job)
+    stopped, since = (int(found) for found in re.findall(r"step (\d+)", str(caught.value))[:2])
+    (batch,) = global_batches([f"train-{n}" for n in range(10)], job.seed, 4, since, since - 1)
+    assert all(f"train-{row}" in str(caught.value) for row in batch.rows)
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics if line["kind"] == "step"] == list(range(1, stopped + 1))
+    assert not (tmp_path / "adapter").exists()
+    assert not (tmp_path / f"checkpoints/step-{stopped:08d}").exists()
+    with pytest.raises(InputError) as again:  # from its last checkpoint
+        run.train(job)
+    assert str(again.value) == str(caught.value)
+
+
+def test_an_exploding_run_goes_on_where_settings_say_so(data: Data, tmp_path: Path) -> None:
+    run.train(Data(data.train, data.val, EMBEDDED_BASE).job(tmp_path, EXPLODES.model_copy(update={"exploding": "continue"})))
+    assert (tmp_path / "adapter").exists()
 
 
 def test_an_altered_page_stops_the_run_and_names_the_example(data: Data, tmp_path: Path) -> None:

@@ -54,7 +54,18 @@ CONTROL_TOKENS: tuple[str, ...] = (
 # fmt: on
 """Of Qwen3-VL's tokenizer. All four trainers tokenize the chat as one text, so these would act where a vendor merely printed them."""
 
-_OURS_ALONE = ("start", "precision", "recompute", "validate_every", "val_answers", "keep", "patience", "over_length", "unwritable")
+_OURS_ALONE = (
+    "start",
+    "precision",
+    "recompute",
+    "validate_every",
+    "val_answers",
+    "keep",
+    "patience",
+    "over_length",
+    "unwritable",
+    "exploding",
+)
 """training settings that the configs do not carry over: each trainer has its own way, or none"""
 
 _TEMPLATE_TOKENS = 32
