@@ -152,7 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     with_json(dataset)
 
     plan = command("plan", _plan, "memory, steps and time of the training to come")
-    plan.add_argument("--gpu", metavar="NAME", help="L4, A10, A100-40, A100-80, H100 or H200 (default: this CPU)")
+    plan.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="L4, A10, A100-40, A100-80, H100 or H200, or another's memory and bf16 TFLOP/s as 48GB:362 (default: this CPU)",
+    )
     with_json(plan)
 
     evaluate = command("evaluate", _evaluate, "score any system's predictions against gold targets")

@@ -184,6 +184,22 @@ def test_an_example_longer_than_the_room_travels_alone_and_is_planned_for(data: 
     assert plan.packing.full == 1
 
 
+@pytest.mark.parametrize(
+    ("figures", "memory", "tflops"), [("48GB:362", 48e9, 362), ("24gib:125.5TFLOP/s", 24 * 2**30, 125.5), ("80000000000B:989", 80e9, 989)]
+)
+def test_a_gpu_can_be_told_by_its_figures(figures: str, memory: float, tflops: float) -> None:
+    machine = machine_named(figures)
+    assert (machine.memory, machine.flops) == (memory, tflops * 1e12)
+    named = machine_named("H100")
+    assert machine_named("80GB:989") == replace(named, name="a GPU of 80 GB and 989 TFLOP/s")
+
+
+@pytest.mark.parametrize("figures", ["48", "48GB", "48GB:", ":362", "-48GB:362", "48GB:0", "1000:362B", "100B:362", "nanGB:1"])
+def test_figures_of_no_gpu_are_one_line(figures: str) -> None:
+    with pytest.raises(InputError, match="--gpu: .*48GB:362"):
+        machine_named(figures)
+
+
 def test_unknown_gpu_is_one_line() -> None:
     with pytest.raises(InputError, match="unknown GPU 'B9000'; expected one of L4"):
         machine_named("B9000")
