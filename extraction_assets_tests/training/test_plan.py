@@ -196,7 +196,7 @@ def test_a_gpu_can_be_told_by_its_figures(figures: str, memory: float, tflops: f
 
 @pytest.mark.parametrize("figures", ["48", "48GB", "48GB:", ":362", "-48GB:362", "48GB:0", "1000:362B", "100B:362", "nanGB:1"])
 def test_figures_of_no_gpu_are_one_line(figures: str) -> None:
-    with pytest.raises(InputError, match="--gpu: .*48GB:362"):
+    with pytest.raises(InputError, match=r"--gpu: .*48GB:362"):
         machine_named(figures)
 
 
