@@ -159,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     with_json(plan)
 
+    adopt = command(
+        "adopt", _adopt, "an adapter that another trainer made of an export, as the challenger: update answers, scores and serves it"
+    )
+    adopt.add_argument("adapter", type=Path, metavar="DIR", help="folder that the trainer saved it to (adapter_model.safetensors)")
+    adopt.add_argument("--export", type=Path, metavar="DIR", help="the export it was trained on (default: the one that its folder lies in)")
+    with_json(adopt)
+
     evaluate = command("evaluate", _evaluate, "score any system's predictions against gold targets")
     evaluate.description = (
         'PRED: lines {"id", "text"} (the raw answer; optional "finish_reason"). GOLD: lines {"id", "target", "vendor", "stratum"}. '
@@ -399,6 +406,20 @@ def _lineage(options: Any) -> None:
 
 
 # --- outside a home -------------------------------------------------------------------------------------------------------
+
+
+def _adopt(options: Any) -> None:
+    from extraction_assets.commands import adopt_command
+
+    adopted = adopt_command(Home.open(options.home), options.adapter, options.export, say)
+    audit = adopted["manifest"]["audit"]
+    modules = sum(count["modules"] for count in audit["trainable"].values())
+    say(
+        f"{adopted['adapter'][:12]}: {modules} linears, {audit['trainable_parameters']:,} parameters, trained by {adopted['manifest']['trainer']}"
+    )
+    say(f"It is the challenger now. Next: extraction --home {options.home} update")
+    if options.json:
+        _print_json(adopted)
 
 
 def _evaluate(options: Any) -> None:

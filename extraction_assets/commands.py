@@ -14,7 +14,7 @@ from extraction_assets.automation.instance import open_instance
 from extraction_assets.automation.lineage import Chain, trace
 from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.automation.store_check import StoreCheck, check_store, repair_store
-from extraction_assets.automation.update import Walk, home_lock, update
+from extraction_assets.automation.update import Walk, home_lock, require_plan, take_adapter, update
 from extraction_assets.dataset.chat import local_split
 from extraction_assets.definitions import build_definitions
 from extraction_assets.documents.ingest import IngestReport, ingest
@@ -233,6 +233,28 @@ def plan_command(home: Home, gpu: str | None) -> tuple[dict[str, Any], str]:
     plan = plan_training(train, val, home.base_model(), home.settings().training, schemas)
     held = estimate(plan, machine)
     return {**plan.model_dump(mode="json"), "machine": held.to_json()}, plan_card(plan, held)
+
+
+def adopt_command(home: Home, folder: Path, export: Path | None, say: Say) -> dict[str, Any]:
+    """Take an adapter that another trainer made on an export of this home's splits as the challenger; returns what it is."""
+    from extraction_assets.dataset.export.taught import export_of, read_taught
+    from extraction_assets.model.base import load_base_format
+    from extraction_assets.training.adapter import read_manifest
+    from extraction_assets.training.adoption import Adoption, adopt
+
+    taught = read_taught(export_of(folder, export))
+    with home_lock(home, say), open_instance(home) as instance:
+        definitions, record = build_definitions(home), Record(instance, home)
+        require_plan(Planner.of(definitions, instance, Observation.of(home)))
+        planned = record.latest_value("training_plan") or {}
+        base = load_base_format(home.base_model())
+        adoption = Adoption(taught.trainer, base.name, planned["base"], taught.splits["train"], taught.splits["val"])
+        adapter = adopt(folder, adoption, home.base_model(), home.store, planned["splits"]["test"])
+        row = take_adapter(definitions, instance, adapter, taught.trainer, say)
+    if row.error is not None:
+        raise InputError("lora_adapter", row.error)
+    manifest = read_manifest(home.store.folder(adapter))
+    return {"adapter": adapter, "path": str(home.store.folder(adapter)), "manifest": manifest.model_dump(mode="json")}
 
 
 def lineage_command(home: Home, what: str) -> Chain:

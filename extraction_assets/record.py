@@ -35,6 +35,8 @@ DECISION = "decision"
 ATTENDED_TAG = "extraction/attended"
 """on an asset that never runs unattended; BY_NAME: nor in an `update` that does not name it"""
 BY_NAME = "by_name"
+ADOPTED_TAG = "extraction/adopted"
+"""on a run of lora_adapter: name in the store of the adapter that it takes in place of training one"""
 TOGETHER_TAG = "extraction/together"
 """assets with the same value are asked for together: half a dataset is none"""
 

@@ -1,6 +1,8 @@
 """Stage 4: the training plan and the adapter. One training at a time (pool `gpu`)."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -9,9 +11,12 @@ from extraction_assets.assets.dataset import dataset_card, example_index, test_s
 from extraction_assets.assets.materialization import OWNERS, HomeResource, Materialization
 from extraction_assets.assets.roots import base_model
 from extraction_assets.dataset.chat import local_split
+from extraction_assets.record import ADOPTED_TAG
 from extraction_assets.settings import AutomationSettings, TrainingSettings
 
 TRAINING_POOL = "gpu"
+ADOPTED = "adopted"
+"""in the value of lora_adapter, where another trainer made it: whose"""
 
 
 def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]:
@@ -74,11 +79,12 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
     def lora_adapter(context: dg.AssetExecutionContext, home: HomeResource, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
         from extraction_assets.assets.report_source import split_schemas
         from extraction_assets.assets.training_places import ended_by_interruption, threads_of, train_here, train_on_azure, train_on_ray
-        from extraction_assets.training.adapter import read_manifest
         from extraction_assets.training.job import make_job
         from extraction_assets.training.plan import TrainingPlan
 
         run = Materialization(context, home)
+        if (adopted := context.run.tags.get(ADOPTED_TAG)) is not None:
+            return _finish(run, adopted, [])
         planned = run.read("training_plan")
         plan = TrainingPlan.model_validate(planned["plan"])
         compute = run.home.settings().compute
@@ -106,15 +112,24 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
                 messages = train_on_ray(context, job, compute)
             else:
                 messages = train_here(context, job, compute, pipes)
-        manifest = read_manifest(run.store.folder(adapter))
-        run.store.share_folder(adapter)
-        return run.finish(
-            {"adapter": adapter, "files": manifest.files},
-            {
-                "path": dg.MetadataValue.path(str(run.store.folder(adapter))),
-                "manifest": dg.MetadataValue.json(json.loads(manifest.model_dump_json())),
-                **{key: value for message in messages if isinstance(message, dict) for key, value in message.items()},
-            },
-        )
+        return _finish(run, adapter, messages)
 
     return [training_plan, lora_adapter]
+
+
+def _finish(run: Materialization, adapter: str, messages: Sequence[Any]) -> dg.MaterializeResult:
+    """messages: what the training said of itself."""
+    from extraction_assets.training.adapter import verify_adapter
+
+    manifest = verify_adapter(run.store.folder(adapter))
+    run.store.share_folder(adapter)
+    elsewhere = {} if manifest.trainer is None else {ADOPTED: manifest.trainer}
+    return run.finish(
+        {"adapter": adapter, "files": manifest.files, **elsewhere},
+        {
+            "path": dg.MetadataValue.path(str(run.store.folder(adapter))),
+            "manifest": dg.MetadataValue.json(json.loads(manifest.model_dump_json())),
+            "trained_by": manifest.trainer or "this graph",
+            **{key: value for message in messages if isinstance(message, dict) for key, value in message.items()},
+        },
+    )

@@ -137,6 +137,8 @@ def _adapter(record: Record, wanted: str) -> Chain | None:
         chain = Chain(role, digest)
         records: dict[str, dict[str, Any]] = {}
         for manifest in ancestry(record.home.store, digest):
+            if manifest.trainer is not None:
+                chain.links.append(("trained by", manifest.trainer))
             if manifest.start is None:
                 chain.links.append(("base model", f"{manifest.base} {manifest.base_digest}"))
             for split, jsonl in (("train", manifest.train_digest), ("val", manifest.val_digest)):

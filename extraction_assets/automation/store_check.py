@@ -4,8 +4,8 @@ A digest is only compared with the bytes when they are read, so a bad disk shows
 reads everything. Repair means: what is damaged is removed, and so are the values that point to it or to what is missing. A value that is
 gone makes its asset stale, and `update` makes it again: from the same inputs the same bytes, so nothing below runs.
 
-Only what `update` can make again is taken away. An adapter that is not today's lora_adapter (an earlier champion) cannot: it is told and
-left. The value of champion_adapter is what the gate decided once; its materialization's metadata spell it too.
+Only what `update` can make again is taken away. An adapter that is not today's lora_adapter (an earlier champion), or that another trainer
+made, cannot: it is told and left. The value of champion_adapter is what the gate decided once; its materialization's metadata spell it too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import dagster as dg
 
+from extraction_assets.assets.training import ADOPTED
 from extraction_assets.documents.records import EXTENSIONS
 from extraction_assets.errors import InputError
 from extraction_assets.record import DECISION, Record, Shape, label
@@ -94,9 +95,11 @@ def check_store(record: Record, shape: Shape, progress: Callable[[int, int], Non
         except InputError as error:
             problems[folder] = str(error).removeprefix(f"{folder}/")
     users = _users(record, shape, problems)
+    trained = record.latest_value(_TRAINED) if _value_is_there(record, problems) else None
+    again = trained is None or ADOPTED not in trained
     problems |= {path: "is missing" for path in users if path not in problems}
     findings = tuple(
-        Finding(path, problem, tuple(used := users.get(path, ())), path.parent.name != "folders" or _TRAINED in used)
+        Finding(path, problem, tuple(used := users.get(path, ())), path.parent.name != "folders" or (_TRAINED in used and again))
         for path, problem in sorted(problems.items())
     )
     before = time.time() - _LEFT_ALONE_SECONDS
@@ -146,6 +149,11 @@ def _users(record: Record, shape: Shape, problems: dict[Path, str]) -> dict[Path
             if path in problems or not (path.exists() or name in there or f"{name}{FILE_LIST}" in there):
                 users.setdefault(path, []).append(label(asset, partition))
     return users
+
+
+def _value_is_there(record: Record, problems: dict[Path, str]) -> bool:
+    version = record.latest_versions(_TRAINED, False).get(None)
+    return version is not None and (own := _object(record.home.store, version, ".json")).is_file() and own not in problems
 
 
 def _latest(record: Record, shape: Shape) -> Iterator[tuple[str, str | None, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from extraction_assets.automation.staleness import Planner, Status
 from extraction_assets.errors import InputError
 from extraction_assets.home import Home
 from extraction_assets.observation import Observation
-from extraction_assets.record import BY_NAME, PROCESS_TAG, VENDORS, Partition, is_alive, label, process_identity
+from extraction_assets.record import ADOPTED_TAG, BY_NAME, PROCESS_TAG, VENDORS, Partition, is_alive, label, process_identity
 
 LOCK_SECONDS = 24 * 3600
 
@@ -88,6 +88,22 @@ def update(
     planner = Planner.of(definitions, instance, observation)
     job = definitions.resolve_implicit_global_asset_job_def().with_logger_defs({"console": terminal_logger})
     return walk(planner, lambda statuses: _run(job, instance, statuses, say), to, say)
+
+
+def require_plan(planner: Planner) -> None:
+    """Raises InputError where what an adapter is held against is not up to date."""
+    for status in planner.status(["training_plan"]):
+        if status.state != "fresh":
+            do = "Run `extraction update --to training_plan` first; the adapter stands beside the plan, and would be stale at once"
+            raise InputError(status.name, f"is {status.state}: {status.reasons[0]}", do=do)
+
+
+def take_adapter(definitions: dg.Definitions, instance: dg.DagsterInstance, adapter: str, trainer: str, say: Callable[[str], None]) -> Ran:
+    """lora_adapter, materialized from an adapter in the store that another trainer made. Call under home_lock(), the plan being fresh."""
+    job = definitions.resolve_implicit_global_asset_job_def().with_logger_defs({"console": terminal_logger})
+    status = Status("lora_adapter", None, "stale", (f"takes {adapter[:12]}, trained by {trainer}",), True)
+    (row,) = _run(job, instance, [status], say, {ADOPTED_TAG: adapter})
+    return row
 
 
 def walk(
@@ -155,7 +171,13 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
             storage.free_concurrency_slots_for_run(run_id)
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Status], say: Callable[[str], None]) -> list[Ran]:
+def _run(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    statuses: list[Status],
+    say: Callable[[str], None],
+    tags: Mapping[str, str] | None = None,
+) -> list[Ran]:
     """One Dagster run for assets of one partition. What stands below a failed one is not in the answer: it did not run."""
     for reasons, alike in itertools.groupby(statuses, lambda status: status.reasons):
         say(f"{label(', '.join(status.asset for status in alike), statuses[0].partition)}: {'; '.join(reasons)}")
@@ -165,7 +187,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, statuses: list[Sta
             asset_selection=[dg.AssetKey.from_user_string(status.asset) for status in statuses],
             partition_key=statuses[0].partition,
             run_config={"loggers": {"console": {}}},  # ours, in place of Dagster's, which prints every event
-            tags={PROCESS_TAG: process_identity()},
+            tags={PROCESS_TAG: process_identity(), **(tags or {})},
             raise_on_error=False,
         )
     errors = failures(result, statuses[0].partition)

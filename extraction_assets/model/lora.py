@@ -19,7 +19,7 @@ from extraction_assets.model.base import Base
 from extraction_assets.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from torch import Tensor, nn
     from transformers import BitsAndBytesConfig
 
@@ -122,8 +122,8 @@ def audit_lora(model: nn.Module) -> Audit:
     plain = sum(p.numel() for p in model.parameters() if not p.requires_grad and id(p) not in packed)
     frozen = plain + sum(count for _, count in four_bit)
     return Audit(
-        trainable=_fold((_module_of(name), count) for name, count in trainable),
-        four_bit=_fold(four_bit),
+        trainable=folded((_module_of(name), count) for name, count in trainable),
+        four_bit=folded(four_bit),
         trainable_parameters=sum(count for _, count in trainable),
         base_parameters=frozen,
     )
@@ -137,9 +137,14 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(adapter_tensors(model), folder / ADAPTER_WEIGHTS, {"format": "pt"})
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in model.peft_config["default"].to_dict().items()}
-    config["inference_mode"] = True
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    write_config(model.peft_config["default"], folder / ADAPTER_CONFIG)
+
+
+def write_config(config: PeftConfig, path: Path) -> None:
+    """Equal configurations give equal bytes."""
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    values["inference_mode"] = True
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
 
 
 def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
@@ -174,7 +179,8 @@ def _module_of(parameter: str) -> str:
     return match["module"] if match else parameter
 
 
-def _fold(items: Iterable[tuple[str, int]]) -> dict[str, ModuleCount]:
+def folded(items: Iterable[tuple[str, int]]) -> dict[str, ModuleCount]:
+    """(module, parameters) by name, layer numbers folded to *."""
     modules: dict[str, set[str]] = defaultdict(set)
     parameters: dict[str, int] = defaultdict(int)
     for name, count in items:

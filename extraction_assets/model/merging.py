@@ -16,18 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from extraction_assets.errors import InputError
+from extraction_assets.model.adapter_file import LinearAdapter, read_adapter
 from extraction_assets.model.base import base_digest, base_folder
-from extraction_assets.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from extraction_assets.store import TEMPORARY_PREFIX, digest_folder, write_atomically
 
 MERGE_FILE = "merge.json"
-_PREFIX = "base_model.model."
-_PLAIN = {"bias": "none", "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "use_qalora": False}
-"""settings of peft under which a weight's share is what `_Adapter.merged` computes; an absent one has this value"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def merge_adapter(base: str | Path, adapter: Path, out: Path) -> Merge:
     if out.exists():
         raise InputError(str(out), "exists already", do="Name a new folder")
     source = base_folder(base)
-    adapters = _read_adapter(adapter)
+    adapters = read_adapter(adapter)
     half = out.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     todo, worst = set(adapters), 0.0
     try:
@@ -78,22 +74,7 @@ def merge_adapter(base: str | Path, adapter: Path, out: Path) -> Merge:
     return merge
 
 
-@dataclass(frozen=True)
-class _Adapter:
-    """Of one linear: weight (out, in) becomes weight + scaling * up @ down, its rows then scaled to `magnitude` (DoRA)."""
-
-    down: Tensor
-    up: Tensor
-    scaling: float
-    magnitude: Tensor | None
-
-    def merged(self, weight: Tensor) -> Tensor:
-        """float32."""
-        summed = weight.float() + self.scaling * (self.up @ self.down)
-        return summed if self.magnitude is None else (self.magnitude / summed.norm(dim=1)).unsqueeze(1) * summed
-
-
-def _merge_file(source: Path, target: Path, adapters: Mapping[str, _Adapter], todo: set[str]) -> float:
+def _merge_file(source: Path, target: Path, adapters: Mapping[str, LinearAdapter], todo: set[str]) -> float:
     """One file of weights; strikes what it merged off `todo`. Returns the worst share lost to rounding."""
     worst = 0.0
     try:
@@ -120,30 +101,3 @@ def _merge_file(source: Path, target: Path, adapters: Mapping[str, _Adapter], to
         todo.discard(name)
     save_file(tensors, target, metadata)
     return worst
-
-
-def _read_adapter(folder: Path) -> dict[str, _Adapter]:
-    """By the name of the weight in the base's files."""
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / ADAPTER_WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(str(folder), f"cannot be read as an adapter: {error}", "a peft LoRA adapter's folder") from None
-    if not isinstance(config, dict) or not {"r", "lora_alpha"} <= config.keys():
-        raise InputError(str(folder / ADAPTER_CONFIG), "has no r and lora_alpha", "a peft LoRA adapter's configuration")
-    for name, plain in _PLAIN.items():
-        if config.get(name, plain) not in (plain, None):
-            raise InputError(str(folder / ADAPTER_CONFIG), f"{name} is {config[name]}", f"{plain}: no other kind of adapter can be merged")
-    r, alpha = config["r"], config["lora_alpha"]
-    scaling = alpha / (r**0.5 if config.get("use_rslora") else r)
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        module, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
-        parts.setdefault(f"{module}.weight", {})[part] = tensor.float()
-    adapters: dict[str, _Adapter] = {}
-    for name, found in parts.items():
-        wanted = {"lora_A", "lora_B", *(["lora_magnitude_vector"] if config.get("use_dora") else [])}
-        if found.keys() != wanted:
-            raise InputError(str(folder / ADAPTER_WEIGHTS), f"{name} has {', '.join(sorted(found))}", ", ".join(sorted(wanted)))
-        adapters[name] = _Adapter(found["lora_A"], found["lora_B"], scaling, found.get("lora_magnitude_vector"))
-    return adapters

@@ -18,7 +18,8 @@ def read_manifest(folder: Path) -> AdapterManifest:
         return AdapterManifest.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         found = "holds no manifest.json" if folder.is_dir() else "no such adapter"
-        raise InputError(str(folder), found, "an adapter folder made by training") from None
+        do = "Bring one that another trainer made in with `extraction adopt`" if folder.is_dir() else None
+        raise InputError(str(folder), found, "an adapter folder made by training", do) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), f"cannot be read: {error}") from None
     except ValidationError as error:

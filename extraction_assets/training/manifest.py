@@ -21,7 +21,9 @@ class AdapterManifest(Record):
     """manifest.json of an adapter folder."""
 
     job: str
-    """identity of the training job"""
+    """identity of the training job; of an adopted adapter that of its weights, base and splits (training.adoption)"""
+    trainer: str | None = None
+    """who made it elsewhere, on an export of these splits; None: training here"""
     base: str
     """folder name or hub name, for people"""
     base_digest: str
@@ -31,7 +33,8 @@ class AdapterManifest(Record):
     """identity of the job whose adapter it started from; None: fresh weights"""
     schemas: tuple[str, ...]
     """digests of the target schemas its examples follow"""
-    settings: TrainingSettings
+    settings: TrainingSettings | None
+    """None, like steps, epochs and losses: made elsewhere and not known"""
     code_version: str
     code_digest: str
     libraries: dict[str, str]
@@ -41,7 +44,7 @@ class AdapterManifest(Record):
     val_examples: int
     left_out: int
     """training examples whose target was over length or unwritable"""
-    steps: int
+    steps: int | None
     """optimizer steps taken"""
     processes: int = 1
     """that finished the run; their number changes the weights by rounding"""
@@ -50,9 +53,9 @@ class AdapterManifest(Record):
     kept_step: int | None = None
     """the step whose weights these are: the last one, or that of the lowest val_loss (settings.keep). None: made before this was
     recorded, so the last one"""
-    epochs: float
-    first_loss: float
-    last_loss: float
+    epochs: float | None
+    first_loss: float | None
+    last_loss: float | None
     """training loss of the first and the last step: mean over the response tokens of its global batch"""
     val_loss: float | None
     """response loss on val after kept_step"""

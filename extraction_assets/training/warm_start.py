@@ -29,15 +29,17 @@ def warm_start(store: Store, champion: str | None, settings: TrainingSettings, b
     manifest = verify_adapter(store.folder(champion))
     if manifest.base_digest != base:
         return None, "the base model: the champion was trained on another base"
+    if manifest.settings is None:
+        return None, f"the base model: the champion was trained elsewhere, by {manifest.trainer}"
     for name in _SHAPE:
         own, wanted = getattr(manifest.settings, name), getattr(settings, name)
         if own != wanted:
             return None, f"the base model: the champion has training.{name}: {own}, now {wanted}"
-    tested = set(_documents(store, test_split))
+    tested = set(documents_of(store, test_split))
     learnt: set[str] = set()
     for ancestor in ancestry(store, champion):
         for split in (ancestor.train_digest, ancestor.val_digest):
-            learnt.update(_documents(store, split))
+            learnt.update(documents_of(store, split))
     if seen := tested & learnt:
         return None, f"the base model: the champion, or one before it, was trained on {len(seen)} documents of today's test split"
     return champion, f"the champion {champion[:12]}"
@@ -55,6 +57,7 @@ def ancestry(store: Store, adapter: str) -> Iterator[AdapterManifest]:
         start = manifest.start
 
 
-def _documents(store: Store, jsonl: str) -> Iterator[str]:
+def documents_of(store: Store, jsonl: str) -> Iterator[str]:
+    """Digests of the documents that a split's lines are of."""
     for line in store.read_bytes(jsonl, ".jsonl").splitlines():
         yield json.loads(line)["meta"]["document"]
