@@ -156,6 +156,16 @@ def test_other_shapes_of_lora_come_over_whole_and_twice_is_once(home: Home, lora
     assert scales[0] == scales[1]
 
 
+def test_a_folder_of_checkpoints_says_which_it_holds(home: Home) -> None:
+    """ms-swift saves to output/checkpoint-N alone, and writes an empty list where peft writes null."""
+    output = home.root / "export" / "output"
+    trained_elsewhere(home, output / "checkpoint-8")
+    _config(modules_to_save=[])(output / "checkpoint-8")
+    with pytest.raises(InputError, match=r"output: holds adapters only in folders of its own: checkpoint-8\. Name one of these"):
+        adopt_command(home, output, None, say)
+    assert adopt_command(home, output / "checkpoint-8", None, say)["manifest"]["trainer"] == "TRL"
+
+
 def test_an_adapter_that_lies_elsewhere_needs_its_export_named(home: Home, tmp_path: Path) -> None:
     trained_elsewhere(home, tmp_path / "copied")
     with pytest.raises(InputError, match=r"copied: lies in no export, so nothing says what it has learnt from\. Say --export DIR"):

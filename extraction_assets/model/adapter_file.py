@@ -56,6 +56,8 @@ class LinearAdapter:
 def read_config(folder: Path) -> dict[str, Any]:
     """adapter_config.json of a plain, rsLoRA or DoRA adapter. Raises InputError on any other kind."""
     path = folder / ADAPTER_CONFIG
+    if not path.is_file() and (inside := sorted(it.parent.name for it in folder.glob(f"*/{ADAPTER_CONFIG}"))):
+        raise InputError(str(folder), f"holds adapters only in folders of its own: {', '.join(inside)}", do="Name one of these")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -63,7 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(config.get(name), int | float) for name in ("r", "lora_alpha")):
         raise InputError(str(path), "has no r and lora_alpha", "a peft LoRA adapter's configuration")
     for name, plain in _PLAIN.items():
-        if config.get(name, plain) not in (plain, None):
+        if config.get(name, plain) not in (plain, None, [], {}):  # an empty list says as much as none
             raise InputError(str(path), f"{name} is {config[name]}", f"{plain}: no other kind of adapter can be merged or served")
     if (begun := config.get("init_lora_weights", True)) not in (*_FROM_THE_BASE_AS_IT_IS, None):
         expected = "one of true, false, gaussian, orthogonal, eva: it belongs to a base that was changed first"
