@@ -354,7 +354,9 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
         for layer in qwen.model.language_model.layers:
             for module in layer.modules():
                 vars(module).pop("forward", None)
-        vars(qwen.model).pop("get_image_features", None)
+        for name in ("get_image_features", "get_placeholder_mask"):
+            vars(qwen.model).pop(name, None)
+        vars(qwen.model.language_model).pop("_deepstack_process", None)
         if model is not None:
             model.unload()
         accelerator.free_memory()

@@ -40,9 +40,16 @@ def fuse(model: PeftModel) -> None:
             module.forward = partial(_norm, module, module in before_products)
         elif isinstance(module, LoraLayer) and not module.lora_variant:
             module.forward = partial(_adapted, module, module.forward)
+    language._deepstack_process = _add_deepstack
     for layer in language.layers:
         layer.self_attn.forward = partial(_attention, layer.self_attn, layer.self_attn.forward)
         layer.mlp.forward = partial(_mlp, layer.mlp, layer.mlp.forward)
+
+
+def _add_deepstack(states: Tensor, visual: Tensor, features: Tensor) -> Tensor:
+    """Qwen3VLTextModel._deepstack_process, without waiting for a GPU to count what is visual. states (1, tokens, hidden), visual (1, tokens)
+    bool, features (visual tokens, hidden)."""
+    return states + torch.zeros_like(states).masked_scatter(visual.unsqueeze(-1), features.to(states.dtype))
 
 
 def _norm(norm: Any, before_products: bool, states: Tensor) -> Tensor:

@@ -46,6 +46,8 @@ class Pack:
     """(patches of all pages, patch values) float32"""
     image_grid_thw: torch.Tensor
     """(pages, 3) int64: 1, patches down, patches across"""
+    grids: tuple[tuple[int, int], ...]
+    """the same of each page, for who must not ask the device: patches down, across"""
 
     @property
     def tokens(self) -> int:
@@ -71,8 +73,13 @@ class Pack:
         return {"tails": self.tails, "tail_at": self.tail_at, "tail_starts": self.tail_starts}
 
     def to(self, device: torch.device) -> Pack:
-        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved: dict[str, Any] = {name: _sent(value, device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **moved)
+
+
+def _sent(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Without waiting for what a GPU still has to do: a copy from memory that may be paged out would."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
 def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
@@ -84,6 +91,7 @@ def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
     starts = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.concatenate([np.vstack([np.arange(text.tokens), text.positions]) for text in texts], axis=1)
     labels = np.concatenate([text.labels for text in texts])
+    grids = tuple((text.rows * merge, text.columns * merge) for text in texts)
     # a page begins with its prompt, so no label stands at a page's first token: nothing is predicted across pages
     labelled = np.flatnonzero(labels != IGNORED)
     tails = tuple(text.tokens - text.prompt_tokens + 1 for text in texts)
@@ -100,5 +108,6 @@ def pack(pages: Sequence[EncodedPage], merge: int = 2) -> Pack:
         tail_starts=torch.from_numpy(np.concatenate([[0], np.cumsum(tails)]).astype(np.int32)),
         patches=tuple(len(page.pixel_values) for page in pages),
         pixel_values=torch.from_numpy(np.concatenate([page.pixel_values for page in pages])),
-        image_grid_thw=torch.tensor([[1, text.rows * merge, text.columns * merge] for text in texts]),
+        image_grid_thw=torch.tensor([(1, *grid) for grid in grids]),
+        grids=grids,
     )

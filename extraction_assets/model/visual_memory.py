@@ -2,7 +2,7 @@
 
 Adapters never touch the tower, so its outputs are the same at every step. Each page goes through it alone, whatever pack it comes in: what
 is kept and what would be computed again are the same bits, and a resumed run ends where an undisturbed one ends.
-Kept in host memory up to a budget, first come first kept; nothing that was kept is dropped.
+Kept in host memory up to a budget, first come first kept; nothing that was kept is dropped. Nothing here waits for a GPU.
 On a CPU the tower may run ahead of the steps, in a thread of its own: it is half of a step's products, and takes the core that a step's small
 operations leave idle.
 """
@@ -18,6 +18,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from extraction_assets.model.packing import Pack
+from extraction_assets.model.page_places import PagePlaces
 
 _Page = tuple[torch.Tensor, ...]
 """(visual tokens, hidden): the merged output, then one per deepstack layer"""
@@ -27,10 +28,12 @@ class VisualMemory:
     def __init__(
         self, model: Qwen3VLForConditionalGeneration, budget: int, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> None:
-        """Take the place of the model's own get_image_features. budget: bytes. precision: that of the passes, for pages seen ahead."""
+        """Take the place of the model's own get_image_features and get_placeholder_mask. budget: bytes. precision: that of the passes, for
+        pages seen ahead."""
         self._inner: Any = model.model
-        self._see = self._inner.get_image_features
-        self._inner.get_image_features = self._features
+        self._see, self._stock_mask = self._inner.get_image_features, self._inner.get_placeholder_mask
+        self._inner.get_image_features, self._inner.get_placeholder_mask = self._features, self._placeholders
+        self._places = PagePlaces(self._inner.visual)
         self._budget, self._taken = budget, 0
         self._kept: dict[str, _Page] = {}
         self._ahead: dict[str, _Page] = {}
@@ -55,10 +58,9 @@ class VisualMemory:
         """Run the tower for a pack whose forward pass is yet to come. May be called by another thread than the one that trains."""
         start = 0
         with torch.no_grad(), self._precision():
-            for number, (example, patches) in enumerate(zip(pack.ids, pack.patches, strict=True)):
+            for example, patches, grid in zip(pack.ids, pack.patches, pack.grids, strict=True):
                 if patches:
-                    pixels, grid = pack.pixel_values[start : start + patches], pack.image_grid_thw[number : number + 1]
-                    self._ahead[example] = self._run(pixels, grid, {"return_dict": True})
+                    self._ahead[example] = self._run(pack.pixel_values[start : start + patches], grid, {"return_dict": True})
                 start += patches
 
     def _features(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **options: Any) -> Any:
@@ -66,25 +68,40 @@ class VisualMemory:
             return self._see(pixel_values, image_grid_thw, **options)
         pages: list[_Page] = []
         start = 0
-        for number, (example, patches) in enumerate(zip(self._pack.ids, self._pack.patches, strict=True)):
+        for example, patches, grid in zip(self._pack.ids, self._pack.patches, self._pack.grids, strict=True):
             known = self._kept.get(example)
             if known is not None:
                 pages.append(tuple(part.to(pixel_values.device, non_blocking=True) for part in known))
             else:
-                pages.append(self._page(example, pixel_values[start : start + patches], image_grid_thw[number : number + 1], options))
+                pages.append(self._page(example, pixel_values[start : start + patches], grid, options))
             start += patches
         merged, *deepstack = zip(*pages, strict=True)
         return BaseModelOutputWithDeepstackFeatures(pooler_output=merged, deepstack_features=deepstack)
 
-    def _page(self, example: str, pixels: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> _Page:
+    def _placeholders(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, **features: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The stock one counts placeholders on the device, and waits for the count. A pack has as many as its pages, or it is none."""
+        if self._pack is None:
+            masks: tuple[torch.Tensor, torch.Tensor] = self._stock_mask(input_ids, inputs_embeds=inputs_embeds, **features)
+            return masks
+        images, videos = (input_ids == token for token in (self._inner.config.image_token_id, self._inner.config.video_token_id))
+        return images.unsqueeze(-1), videos.unsqueeze(-1)
+
+    def _page(self, example: str, pixels: torch.Tensor, grid: tuple[int, int], options: dict[str, Any]) -> _Page:
         ahead = self._ahead.pop(example, None)
         page = self._run(pixels, grid, options) if ahead is None else ahead
         size = sum(part.nbytes for part in page)
         if self._keep and self._taken + size <= self._budget:
             self._taken += size
-            self._kept[example] = tuple(part.detach().to("cpu", copy=True) for part in page)
+            self._kept[example] = tuple(map(_on_the_host, page))
         return page
 
-    def _run(self, pixels: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> _Page:
-        seen = self._see(pixels, grid, **options)
+    def _run(self, pixels: torch.Tensor, grid: tuple[int, int], options: dict[str, Any]) -> _Page:
+        seen = self._see(pixels, **options, **self._places.arguments(*grid, pixels.device))
         return (seen.pooler_output[0], *(part[0] for part in seen.deepstack_features))
+
+
+def _on_the_host(part: torch.Tensor) -> torch.Tensor:
+    """A copy. On a GPU it is under way when this returns: only the GPU reads it again, and does what it was asked in order."""
+    if part.device.type != "cuda":
+        return part.detach().to("cpu", copy=True)
+    return torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part.detach(), non_blocking=True)
