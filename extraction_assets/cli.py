@@ -520,13 +520,17 @@ def _merge(options: Any) -> None:
 
     if options.pages < 0:
         raise InputError("--pages", f"found {options.pages}", "0 or more")
-    merged = merge_command(Home.open(options.home), options.adapter, options.out, options.pages, say)
+    merged, compared = merge_command(Home.open(options.home), options.adapter, options.out, options.pages, say)
     if options.json:
         _print_json(merged)
     else:
         print(f"{merged['folder']}: base and adapter as one, {merged['weights']} weights changed")
         print(f"rounding to the base's type took {merged['rounding']:.1%} of the adapter at most (root mean square, worst weight)")
-        print(f"{merged['equal_answers']} of {merged['pages']} test pages have the same answer as with the adapter beside the base")
+        print(f"{compared.equal} of {len(compared.pages)} test pages have the same answer as with the adapter beside the base")
+        for page in compared.different:
+            print(f"  {page.id}: {page.right[0]} of {page.fields} fields right with the adapter beside the base, {page.right[1]} merged")
+        if compared.accuracy:
+            print("fields right: {:.3f} with the adapter beside the base, {:.3f} merged".format(*compared.accuracy))
 
 
 def _check(options: Any) -> int | None:

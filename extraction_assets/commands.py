@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from extraction_assets.dataset.records import Split
     from extraction_assets.evaluation.label_audit import DoubtfulLabel
     from extraction_assets.inference.predict import RenderedPage
+    from extraction_assets.inference.side_by_side import SideBySide
     from extraction_assets.serving.rollout import Plan, Report
 
 Say = Callable[[str], None]
@@ -429,39 +431,49 @@ def document_answers(home: Home, pages: Sequence[dict[str, Any]], type_name: str
     return [{"file": file, **merge_pages(found, schema).as_json()} for file, found in answers.items()]
 
 
-def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, say: Say) -> dict[str, Any]:
-    """Merge an adapter (None: the champion) into the home's base, then answer test pages with both and count equal answers.
+def merge_command(home: Home, adapter: Path | None, out: Path, most_pages: int, say: Say) -> tuple[dict[str, Any], SideBySide]:
+    """Merge an adapter (None: the champion) into the home's base, then answer and score test pages with the adapter beside it and merged.
 
     A merged weight is rounded to the base's type once more than the adapter beside it, so a few answers may differ.
     """
     from extraction_assets.assets.report_source import split_schemas
-    from extraction_assets.inference.answers import Answerer
+    from extraction_assets.inference.answers import Answer, Answerer
     from extraction_assets.inference.page_answer import PagePrompt
+    from extraction_assets.inference.side_by_side import SideBySide, side_by_side
     from extraction_assets.model.base import load_base
     from extraction_assets.model.examples import read_examples
     from extraction_assets.model.merging import merge_adapter
     from extraction_assets.training.adapter import verify_adapter
 
     settings = home.settings()
-    adapter = adapter or _champion(home, say)
-    if adapter is None:
+    found = adapter or _champion(home, say)
+    if found is None:
         raise InputError("--adapter", "is needed: this home has no champion yet", "an adapter folder")
-    taught = verify_adapter(adapter).schemas
-    prompts: list[PagePrompt] = []
-    if most_pages:
-        split = latest(home, "test_split")["jsonl"]
-        schemas = {digest: schema.as_taught(taught) for digest, schema in split_schemas(home.store, split).items()}
-        examples = read_examples(local_split(split, home.store))[:most_pages]
-        prompts = [PagePrompt.of(example, schemas.get(example.schema)) for example in examples]
-    merge = merge_adapter(home.base_model(), adapter, out)
+    taught = verify_adapter(found).schemas
+    split = latest(home, "test_split")["jsonl"] if most_pages else None
+    merge = merge_adapter(home.base_model(), found, out)
 
-    def answers(of: str, answerer: Answerer) -> list[str]:
-        return [answer.text for answer in answerer.answer(prompts, settings.decoding, terminal_bar(of, "page"))]
+    def answers(of: str, base: str | Path, adapter: Path | None, prompts: Sequence[PagePrompt]) -> list[Answer]:
+        return Answerer.of(load_base(base), adapter).answer(prompts, settings.decoding, terminal_bar(of, "page"))
 
-    beside = answers("with the adapter", Answerer.of(load_base(home.base_model()), adapter))
-    merged = answers("merged", Answerer.of(load_base(out)))
-    equal = sum(one == other for one, other in zip(beside, merged, strict=True))
-    return {**merge.to_json(), "folder": str(out), "pages": len(prompts), "equal_answers": equal}
+    compared = SideBySide(())
+    if split is not None:
+        compared = side_by_side(
+            read_examples(local_split(split, home.store))[:most_pages],
+            split_schemas(home.store, split),
+            taught,
+            partial(answers, "with the adapter", home.base_model(), found),
+            partial(answers, "merged", out, None),
+        )
+    accuracy = dict(zip(("beside", "merged"), compared.accuracy or (None, None), strict=True))
+    return {
+        **merge.to_json(),
+        "folder": str(out),
+        "pages": len(compared.pages),
+        "equal_answers": compared.equal,
+        "field_accuracy": accuracy,
+        "compared": [page.to_json() for page in compared.pages],
+    }, compared
 
 
 def _only_type(home: Home) -> str:

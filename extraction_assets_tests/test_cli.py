@@ -259,6 +259,10 @@ def test_the_graph_trains_an_adapter_that_merges(tmp_path: Path, capsys: pytest.
     assert code == 0
     merged = json.loads(out)
     assert merged["pages"] == merged["equal_answers"] == 2
+    assert (
+        merged["field_accuracy"]["beside"] == merged["field_accuracy"]["merged"] == sum(page["right"][0] for page in merged["compared"]) / 6
+    )
+    assert [(page["equal"], page["fields"]) for page in merged["compared"]] == [(True, 3)] * 2
     assert (tmp_path / "merged" / "merge.json").is_file()
     assert "exists already" in refused(capsys, *at(home), "merge", *given)
 
