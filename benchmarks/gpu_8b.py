@@ -5,8 +5,7 @@
 
 Training: steps of training.run (packs, attention within pages, response loss, clipping, AdamW) over pages of 1,200 visual and 300 text
 tokens, 251 of them answer; pages lie in memory, the vision tower runs at every step. "share_of_ideal" is of the 15.2 pages/s that 790 TFLOP/s
-of bfloat16 would give without recomputing; memory is that of whole steps beside what the plan predicts. Pages' pixels travel from ordinary host memory,
-as they do in a run.
+of bfloat16 would give without recomputing; memory is that of whole steps beside what the plan predicts. Pages' pixels travel to the GPU as in a run.
 Answering: inference.answers, one page at a time. A whole answer begins at the page's PNG and ends at its text. "free" answers have no grammar and no
 draft: a pass a token. "held" ones follow a schema of short text fields, "drafted" ones have a text layer that says every value, the best that
 drafts can do. The tokenizer is a small one, so masks cost less than with Qwen's. The floor of a pass is its weights' bytes over the bandwidth of a copy.

@@ -1,179 +1,27 @@
-"""Promises about exports for other trainers: each is read back by the rules of its trainer, written small and apart from ours."""
+"""Promises about exports for other trainers: each is read back by the rules of its trainer (exports.py)."""
 
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-import math
 import os
-import re
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from PIL import Image
 
 from extraction_assets.cli import main
-from extraction_assets.dataset.chat import write_split
-from extraction_assets.dataset.export import FORMATS, FormatName, folder
-from extraction_assets.dataset.export.folder import Export, export_splits
-from extraction_assets.dataset.export.trainer_format import MODEL, Recipe
-from extraction_assets.dataset.records import SPLITS, IndexRow, Split
+from extraction_assets.dataset.export import FORMATS, FormatName
+from extraction_assets.dataset.export.trainer_format import MODEL
+from extraction_assets.dataset.records import SPLITS, Split
 from extraction_assets.errors import InputError
 from extraction_assets.settings import TrainingSettings
-from extraction_assets.store import Store, digest_bytes
-from extraction_assets_tests.dataset.rows import INSTRUCTION, row
+from extraction_assets.store import digest_bytes
+from extraction_assets_tests.dataset.exports import ATTENTION, READERS, SETTINGS, Dataset, arguments, smart_resize
+from extraction_assets_tests.dataset.rows import INSTRUCTION
 from extraction_assets_tests.homes import make_home
-
-SETTINGS = TrainingSettings(
-    r=8, alpha=24, dropout=0.05, learning_rate=1.5e-4, epochs=2, effective_batch=48, micro_batch=5, warmup_ratio=0.05, seed=7
-)
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-TARGET = {"number": 'Ä-1 \u2028 \\n "x" 販', "total": None}
-
-
-def page(store: Store, name: str, width: int = 256, height: int = 288, **target: Any) -> IndexRow:
-    """A row whose page image lies in the store; name makes it unlike others."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), tuple(digest_bytes(name.encode()).encode()[:3])).save(buffer, "PNG")
-    image = store.put_bytes(buffer.getvalue(), ".png")
-    return row(name, target=target or {**TARGET, "total": name}).model_copy(update={"image": image, "width": width, "height": height})
-
-
-@dataclass
-class Dataset:
-    """Three splits in a store."""
-
-    store: Store
-    chat_schema: Path
-    rows: dict[Split, list[IndexRow]]
-    home: Path
-
-    def export(self, name: FormatName, out: Path | None = None, **recipe: Any) -> Export:
-        paths = {s: self.store.local_path(write_split(self.rows[s], s, self.store, self.chat_schema), ".jsonl") for s in SPLITS}
-        return export_splits(name, paths, Recipe(**{**RECIPE, **recipe}), self.chat_schema, self.home / "exports", out)
-
-
-RECIPE: dict[str, Any] = {"model": MODEL, "training": SETTINGS, "max_visual_tokens": 80}
-
-
-@pytest.fixture
-def dataset(store: Store, chat_schema: Path, tmp_path: Path) -> Dataset:
-    train = [page(store, "a"), page(store, "b", 320, 256), page(store, "c", 512, 288)]
-    train.append(train[0].model_copy(update={"id": "0" * 32, "instruction": "Another question of the same page"}))
-    return Dataset(store, chat_schema, {"train": train, "val": [page(store, "d")], "test": [page(store, "e")]}, tmp_path)
-
-
-# --- small readers, one a trainer ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Read:
-    """What a trainer would make of one line: the texts around the picture, the picture, the answer."""
-
-    before: str
-    after: str
-    image: Path
-    answer: str
-
-
-def one_placeholder(text: str, images: list[Path], answer: str) -> Read:
-    assert text.count("<image>") + answer.count("<image>") == len(images) == 1
-    before, after = text.split("<image>")
-    return Read(before, after, images[0], answer)
-
-
-def read_qwen(export: Path, split: Split) -> list[Read]:
-    found = []
-    for line in (export / f"{split}.jsonl").read_text(encoding="ascii").split("\n")[:-1]:
-        item = json.loads(line)
-        human, gpt = item["conversations"]
-        assert (human["from"], gpt["from"]) == ("human", "gpt")
-        parts = [part for part in re.split(r"(<image>|<video>)", human["value"]) if part.strip()]
-        assert parts == ["<image>", parts[1].strip()]
-        found.append(one_placeholder(human["value"], [export / item["image"]], gpt["value"]))
-    return found
-
-
-def read_llamafactory(export: Path, split: Split) -> list[Read]:
-    told = json.loads((export / "dataset_info.json").read_text())[f"extraction_{split}"]
-    assert told["formatting"] == "sharegpt"
-    role, content = told["tags"]["role_tag"], told["tags"]["content_tag"]
-    found = []
-    for line in (export / told["file_name"]).read_text(encoding="utf-8").split("\n")[:-1]:
-        item = json.loads(line)
-        user, assistant = item[told["columns"]["messages"]]
-        assert (user[role], assistant[role]) == (told["tags"]["user_tag"], told["tags"]["assistant_tag"])
-        images = [export / image for image in item[told["columns"]["images"]]]
-        found.append(one_placeholder(user[content], images, assistant[content]))
-    return found
-
-
-def read_swift(export: Path, split: Split) -> list[Read]:
-    found = []
-    for line in (export / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
-        item = json.loads(line)
-        user, assistant = item["messages"]
-        assert (user["role"], assistant["role"]) == ("user", "assistant")
-        found.append(one_placeholder(user["content"], [export / image for image in item["images"]], assistant["content"]))
-    return found
-
-
-def read_trl(export: Path, split: Split) -> list[Read]:
-    found = []
-    for line in (export / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
-        item = json.loads(line)
-        (user,), (assistant,) = item["prompt"], item["completion"]
-        assert (user["role"], assistant["role"]) == ("user", "assistant")
-        picture, text = user["content"]
-        assert picture == {"type": "image"}
-        (answer,) = assistant["content"]
-        (image,) = item["images"]
-        found.append(Read("", text["text"], export / image, answer["text"]))
-    return found
-
-
-READERS: dict[FormatName, Callable[[Path, Split], list[Read]]] = {
-    "qwen": read_qwen,
-    "llamafactory": read_llamafactory,
-    "swift": read_swift,
-    "trl": read_trl,
-}
-
-
-def arguments(export: Export) -> dict[str, Any]:
-    """The arguments that the config hands its trainer, texts as YAML reads them."""
-    if export.format != "qwen":
-        return yaml.safe_load((export.folder / export.config).read_text())
-    tools = export.folder.parent / "tools"
-    tools.mkdir(exist_ok=True)
-    (tools / "torchrun").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "--LORA_TARGETS" "$LORA_TARGETS" "--LORA_DROPOUT" "$LORA_DROPOUT"\n')
-    (tools / "torchrun").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "QWEN_FINETUNE": "/nowhere"}
-    command = ["bash", str(export.folder / export.config)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    words = done.stdout.splitlines()
-    given = words[words.index("train.py") + 1 :]
-    return {key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(given[::2], given[1::2], strict=True)}
-
-
-def smart_resize(height: int, width: int, smallest: int, largest: int) -> tuple[int, int]:
-    """Qwen's own, at 32 px."""
-    h, w = (max(32, round(side / 32) * 32) for side in (height, width))
-    if h * w > largest:
-        beta = math.sqrt(height * width / largest)
-        return math.floor(height / beta / 32) * 32, math.floor(width / beta / 32) * 32
-    if h * w < smallest:
-        beta = math.sqrt(smallest / (height * width))
-        return math.ceil(height * beta / 32) * 32, math.ceil(width * beta / 32) * 32
-    return h, w
-
 
 # --- every format ------------------------------------------------------------------------------------------------------------
 
@@ -322,150 +170,6 @@ def test_variants_of_lora_are_carried_over(dataset: Dataset, variant: str) -> No
 def test_settings_that_no_other_trainer_follows_are_refused(dataset: Dataset, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         dataset.export("trl", training=SETTINGS.model_copy(update=change))
-
-
-# --- text that a trainer would misread ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("mark", ["<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|endoftext|>"])
-def test_a_control_token_in_vendor_text_is_refused_by_file_and_line(dataset: Dataset, name: FormatName, mark: str) -> None:
-    dataset.rows["test"].append(page(dataset.store, "z", number=f"A{mark}", total=None))
-    with pytest.raises(InputError, match=r"\.jsonl:\d /messages/1/content/0/text: the target holds " + re.escape(mark)):
-        dataset.export(name)
-    assert not (dataset.home / "exports").exists()
-
-
-@pytest.mark.parametrize("mark", ["<image>", "<video>", "<audio>", "<bbox>"])
-def test_a_placeholder_in_vendor_text_is_refused_where_it_means_something(dataset: Dataset, mark: str) -> None:
-    dataset.rows["train"].append(page(dataset.store, "z", number=f"A{mark}", total=None))
-    meaning: dict[str, set[FormatName]] = {"<audio>": {"llamafactory", "swift"}, "<bbox>": {"swift"}}
-    for name in FORMATS:
-        if name in meaning.get(mark, {"qwen", "llamafactory", "swift"}):
-            with pytest.raises(InputError, match=rf"\.jsonl:\d /messages/1/content/0/text: the target holds {mark}"):
-                dataset.export(name)
-        else:
-            assert any(mark in it.answer for it in READERS[name](dataset.export(name).folder, "train"))
-
-
-@pytest.mark.parametrize(
-    ("name", "instruction"),
-    [
-        ("llamafactory", "What is <image>?"),
-        ("swift", "What is <image>?"),
-        ("qwen", "What is <image>?"),
-        ("llamafactory", "Row {{idx}}"),
-        ("qwen", "Extract as JSON: assistant_name"),
-        ("qwen", " Extract as JSON: number"),
-        ("trl", "Say <|im_end|>"),
-    ],
-)
-def test_an_instruction_that_a_trainer_would_misread_is_refused_by_file_and_line(
-    dataset: Dataset, name: FormatName, instruction: str
-) -> None:
-    dataset.rows["train"] = [it.model_copy(update={"instruction": instruction}) for it in dataset.rows["train"]]
-    with pytest.raises(InputError, match=r"\.jsonl:1 /messages/0/content/1/text: the instruction .* Change x-instruction"):
-        dataset.export(name)
-
-
-def test_a_page_that_a_trainer_would_enlarge_is_refused(dataset: Dataset) -> None:
-    """LLaMA-Factory has no argument for the lower limit of the checkpoint's own image processor."""
-    dataset.rows["test"] = [page(dataset.store, "small", 224, 160)]
-    with pytest.raises(InputError, match=r"\.jsonl:1 /meta: the page is 224 x 160 px = 35,840 px; expected 65,536 px or more"):
-        dataset.export("llamafactory")
-    assert dataset.export("trl").splits["test"].examples == 1
-
-
-def test_a_split_without_training_examples_is_refused(dataset: Dataset) -> None:
-    dataset.rows["train"] = []
-    with pytest.raises(InputError, match="no example to train on"):
-        dataset.export("trl")
-
-
-# --- the folder --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_finished_export_is_reused_and_other_settings_have_another(dataset: Dataset) -> None:
-    export = dataset.export("trl")
-    before = (export.folder / "export.json").stat().st_mtime_ns
-    assert dataset.export("trl") == export
-    assert (export.folder / "export.json").stat().st_mtime_ns == before
-    assert dataset.export("trl", training=TrainingSettings()).folder != export.folder
-    dataset.rows["train"].append(page(dataset.store, "new"))
-    assert dataset.export("trl").folder != export.folder
-
-
-def test_a_killed_export_leaves_nothing_that_looks_finished(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = dataset.home / "out"
-    if (child := os.fork()) == 0:  # dies where a kill would find everything written and nothing named
-        folder.os.replace = lambda *_: os._exit(9)  # type: ignore[assignment]
-        dataset.export("swift", out)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert not out.exists()
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(folder, "_write_file", stop)
-        left = set(dataset.home.iterdir())
-        with pytest.raises(KeyboardInterrupt):
-            dataset.export("swift", out)
-        assert set(dataset.home.iterdir()) == left
-    assert dataset.export("swift", out).folder == out
-
-
-def test_an_empty_folder_is_filled(dataset: Dataset, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert (dataset.export("swift", tmp_path / "empty").folder / "train.jsonl").is_file()
-
-
-def test_a_foreign_folder_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"foreign: holds other files; expected a new or empty folder.* Choose another --out"):
-        dataset.export("trl", foreign)
-    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
-    with pytest.raises(InputError, match=r"thesis.txt: is a file; expected"):
-        dataset.export("trl", foreign / "thesis.txt")
-    dataset.export("qwen", tmp_path / "mine")
-    with pytest.raises(InputError, match="holds an export for qwen, of other splits or settings"):
-        dataset.export("trl", tmp_path / "mine")
-
-
-@pytest.mark.parametrize("spoil", ["train.jsonl", "train.yaml", "images"])
-def test_a_changed_export_is_not_passed_off_as_finished(dataset: Dataset, spoil: str) -> None:
-    export = dataset.export("swift")
-    if spoil == "images":
-        next((export.folder / "images").iterdir()).unlink()
-    else:
-        (export.folder / spoil).write_text("changed")
-    with pytest.raises(InputError, match=f"{spoil}: was changed or removed since it was exported"):
-        dataset.export("swift")
-
-
-def test_a_page_that_is_missing_or_damaged_is_named(dataset: Dataset) -> None:
-    path = dataset.store.local_path(dataset.rows["train"][1].image, ".png")
-    good = path.read_bytes()
-    path.unlink()
-    with pytest.raises(InputError, match=r"\.jsonl:\d: page image .* is missing from the store"):
-        dataset.export("trl")
-    path.write_bytes(good[:-9])
-    with pytest.raises(InputError, match=r"\.png: does not hold what its name says"):
-        dataset.export("trl")
-    assert not list((dataset.home / "exports").iterdir())
-
-
-def test_pages_are_copied_where_they_cannot_be_linked(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(folder.os, "link", no_links)
-    export = dataset.export("swift")
-    assert {digest_bytes(path.read_bytes()) for path in (export.folder / "images").iterdir()} == {
-        it.image for split in SPLITS for it in dataset.rows[split]
-    }
 
 
 # --- scripts, datasets, the command --------------------------------------------------------------------------------------------
