@@ -324,6 +324,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
 
     from extraction_assets.model.attention import attend_within_pages
     from extraction_assets.model.fused import fuse
+    from extraction_assets.model.kept_pages import OwnPages
     from extraction_assets.model.last_layer import narrow_last_layer
     from extraction_assets.model.lora import add_lora, audit_lora
     from extraction_assets.model.recompute import recompute_in_backward
@@ -344,7 +345,7 @@ def trained(bench: Bench, settings: Any) -> Iterator[Any]:
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=settings.weight_decay)
         stepper = Stepper(accelerator, model, optimizer, settings.max_grad_norm)
-        visual = VisualMemory(qwen, 0)
+        visual = VisualMemory(qwen, OwnPages(0))
         unused: Any = None
         train: Any = SimpleNamespace()
         audit = audit_lora(model)

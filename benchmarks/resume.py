@@ -10,6 +10,7 @@ without a word about where to go on, and must end with the same bytes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -121,7 +122,8 @@ def _kill(job: TrainingJob, seconds: float, compute: ComputeSettings) -> bool:
         except subprocess.TimeoutExpired:
             started = psutil.Process(process.pid)
             for one in (*started.children(recursive=True), started):
-                one.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # a helper that has just ended
+                    one.kill()
             return True
     return False
 

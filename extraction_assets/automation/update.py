@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
@@ -161,6 +162,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
         process = run.tags.get(PROCESS_TAG)
         if process is not None and not is_alive(process):
             instance.report_run_failed(run, "The process that ran this was killed.")
+            _end_output_readers(run.run_id)
     storage = instance.event_log_storage
     slots = storage.get_concurrency_infos(sorted(storage.get_concurrency_keys()))
     claimed = {slot.run_id for pool in slots.values() for slot in pool.claimed_slots}
@@ -169,6 +171,17 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
         holder = instance.get_run_by_id(run_id)
         if holder is None or holder.is_finished:
             storage.free_concurrency_slots_for_run(run_id)
+
+
+def _end_output_readers(run_id: str) -> None:
+    """Dagster shows a run's output by `tail`, and starts a second process that ends it with the run's. Killed between the two, nobody does."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"tail") and any(run_id.encode() in word for word in words):
+                os.kill(int(path.parent.name), signal.SIGTERM)
+        except OSError:  # has ended meanwhile, or is somebody else's
+            continue
 
 
 def _run(

@@ -2,7 +2,7 @@
 
 Adapters never touch the tower, so its outputs are the same at every step. Each page goes through it alone, whatever pack it comes in: what
 is kept and what would be computed again are the same bits, and a resumed run ends where an undisturbed one ends.
-Kept in host memory up to a budget, first come first kept; nothing that was kept is dropped. Nothing here waits for a GPU.
+Where it is kept, and how much of it, is model.kept_pages'. Nothing here waits for a GPU.
 On a CPU the tower may run ahead of the steps, in a thread of its own: it is half of a step's products, and takes the core that a step's small
 operations leave idle.
 """
@@ -17,26 +17,26 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
+from extraction_assets.model.kept_pages import KeptPage, KeptPages
 from extraction_assets.model.packing import Pack
 from extraction_assets.model.page_places import PagePlaces
-
-_Page = tuple[torch.Tensor, ...]
-"""(visual tokens, hidden): the merged output, then one per deepstack layer"""
 
 
 class VisualMemory:
     def __init__(
-        self, model: Qwen3VLForConditionalGeneration, budget: int, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self,
+        model: Qwen3VLForConditionalGeneration,
+        kept: KeptPages,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """Take the place of the model's own get_image_features and get_placeholder_mask. budget: bytes. precision: that of the passes, for
-        pages seen ahead."""
+        """Take the place of the model's own get_image_features and get_placeholder_mask. kept: empty, or of this very tower in this
+        precision. precision: that of the passes, for pages seen ahead."""
         self._inner: Any = model.model
         self._see, self._stock_mask = self._inner.get_image_features, self._inner.get_placeholder_mask
         self._inner.get_image_features, self._inner.get_placeholder_mask = self._features, self._placeholders
         self._places = PagePlaces(self._inner.visual)
-        self._budget, self._taken = budget, 0
-        self._kept: dict[str, _Page] = {}
-        self._ahead: dict[str, _Page] = {}
+        self._kept = kept
+        self._ahead: dict[str, KeptPage] = {}
         self._precision = precision
         self._pack: Pack | None = None
         self._keep = False
@@ -66,7 +66,7 @@ class VisualMemory:
     def _features(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **options: Any) -> Any:
         if self._pack is None:  # not a pack: answers during training
             return self._see(pixel_values, image_grid_thw, **options)
-        pages: list[_Page] = []
+        pages: list[KeptPage] = []
         start = 0
         for example, patches, grid in zip(self._pack.ids, self._pack.patches, self._pack.grids, strict=True):
             known = self._kept.get(example)
@@ -86,22 +86,13 @@ class VisualMemory:
         images, videos = (input_ids == token for token in (self._inner.config.image_token_id, self._inner.config.video_token_id))
         return images.unsqueeze(-1), videos.unsqueeze(-1)
 
-    def _page(self, example: str, pixels: torch.Tensor, grid: tuple[int, int], options: dict[str, Any]) -> _Page:
+    def _page(self, example: str, pixels: torch.Tensor, grid: tuple[int, int], options: dict[str, Any]) -> KeptPage:
         ahead = self._ahead.pop(example, None)
         page = self._run(pixels, grid, options) if ahead is None else ahead
-        size = sum(part.nbytes for part in page)
-        if self._keep and self._taken + size <= self._budget:
-            self._taken += size
-            self._kept[example] = tuple(map(_on_the_host, page))
+        if self._keep:
+            self._kept.put(example, page)
         return page
 
-    def _run(self, pixels: torch.Tensor, grid: tuple[int, int], options: dict[str, Any]) -> _Page:
+    def _run(self, pixels: torch.Tensor, grid: tuple[int, int], options: dict[str, Any]) -> KeptPage:
         seen = self._see(pixels, **options, **self._places.arguments(*grid, pixels.device))
         return (seen.pooler_output[0], *(part[0] for part in seen.deepstack_features))
-
-
-def _on_the_host(part: torch.Tensor) -> torch.Tensor:
-    """A copy. On a GPU it is under way when this returns: only the GPU reads it again, and does what it was asked in order."""
-    if part.device.type != "cuda":
-        return part.detach().to("cpu", copy=True)
-    return torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part.detach(), non_blocking=True)

@@ -60,7 +60,8 @@ def adopt(folder: Path, adoption: Adoption, base: str | Path, store: Store, test
     tensors = _tensors(adapters, bool(config.get("use_dora")))
     settings = {name: config.get(name) for name in ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora")}
     weights = {name: digest_bytes(tensor.numpy().tobytes()) for name, tensor in tensors.items()}
-    named = digest_of({"adopted": weights, "settings": settings, **vars(adoption)})
+    told = {name: value for name, value in vars(adoption).items() if name != "base_name"}  # which says where the base lies, not what it is
+    named = digest_of({"adopted": weights, "settings": settings, **told})
 
     def build(empty: Path) -> None:
         save_file(tensors, empty / ADAPTER_WEIGHTS, {"format": "pt"})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ from extraction_assets.training.output import write_adapter
 from extraction_assets.training.packs import fillers, shares
 from extraction_assets.training.preflight import preflight
 from extraction_assets.training.progress import ParentWatch, StepMetrics, open_pipes
-from extraction_assets.training.setup import Run, setup
+from extraction_assets.training.setup import SEEN_PAGES, Run, setup
 from extraction_assets.training.val_answers import answer_val
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def train(job: TrainingJob, pipes: PipesContext | None = None) -> Path:
             try:
                 fit(run)
                 write_adapter(run)
+                _forget_pages(run)
                 run.progress.result(_result(run))
             finally:
                 run.progress.close()
@@ -217,6 +219,13 @@ def _loss(run: Run, model: torch.nn.Module, pack: Pack, keep: bool) -> torch.Ten
         run.visual.pages_of(pack, keep),
     ):
         return response_loss(model, pack)
+
+
+def _forget_pages(run: Run) -> None:
+    """Not before the last process has read its last one. A run that fails leaves them to the next, which begins by removing them."""
+    run.accelerator.wait_for_everyone()
+    if run.accelerator.is_main_process:
+        shutil.rmtree(Path(run.job.work) / SEEN_PAGES, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import BaseFormat, base_digest, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.fused import fuse
+from extraction_assets.model.kept_pages import KeptPages, OwnPages, SharedPages
 from extraction_assets.model.last_layer import narrow_last_layer
 from extraction_assets.model.lora import Audit, add_lora, audit_lora, four_bit_config, load_adapter_weights
 from extraction_assets.model.precision import products
@@ -37,6 +40,9 @@ from extraction_assets.training.zero import STAGES, ZeroStepper
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
+
+SEEN_PAGES = "seen_pages"
+"""folder in work/ while several processes of this machine train"""
 
 
 @dataclass
@@ -99,11 +105,25 @@ def setup(job: TrainingJob, pipes: PipesContext | None = None) -> Run:
         progress.say(f"resumes after step {state.step}")
     stepper = _stepper(job, accelerator, model, optimizer)
     device = accelerator.device.type
-    visual = VisualMemory(base.model, job.visual_memory, partial(products, job.settings.precision, device))
+    visual = VisualMemory(base.model, _kept_pages(job, accelerator, model), partial(products, job.settings.precision, device))
     # a GPU has no idle core for it; parts of a sharded tower come together in the order of the steps
     see_ahead = visual.see_ahead if device == "cpu" and not is_sharded(model) else None
     train, val = (Feed(split, encoder, visual, see_ahead) for split in (train_split, val_split))
     return Run(job, accelerator, base.format, model, stepper.model, stepper, train, val, audit, state, progress, meter, visual)
+
+
+def _kept_pages(job: TrainingJob, accelerator: Accelerator, model: PeftModel) -> KeptPages:
+    """Shared by the processes of a machine where that is a matter of the host alone, and where it is one machine. A folder of a run that was
+    killed is not trusted: its code may have been another."""
+    own_machine = int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1
+    if accelerator.num_processes == 1 or accelerator.device.type != "cpu" or is_sharded(model) or not own_machine:
+        return OwnPages(job.visual_memory)
+    folder = Path(job.work) / SEEN_PAGES
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
+    return SharedPages(folder, job.visual_memory // accelerator.num_processes)
 
 
 def _accelerator(job: TrainingJob) -> Accelerator:

@@ -79,7 +79,10 @@ def test_an_update_killed_again_and_again_ends_with_the_digests_of_an_undisturbe
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
-        process.communicate()
+        process.wait(60)
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()  # not read to its end: a helper of Dagster's may have been born too late to hear of the kill, and hold it open
     assert killed >= KILLS // 2
     finish(start_update(disturbed))
     assert digests(disturbed) == digests(calm)
@@ -158,6 +161,18 @@ def test_a_killed_run_keeps_no_pool_slot_whether_claimed_or_only_promised(tmp_pa
         assert not storage.claim_concurrency_slot(TRAINING_POOL, "another", "lora_adapter").is_claimed
         end_abandoned_runs(instance)
         assert storage.claim_concurrency_slot(TRAINING_POOL, "another", "lora_adapter").is_claimed
+
+
+def test_who_shows_the_output_of_a_killed_run_ends_with_it(tmp_path: Path) -> None:
+    with open_instance(make_home(tmp_path / "home", {"invoice/acme": 1}, types=("invoice",))) as instance:
+        gone = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: process_that_ended()})
+        readers = [subprocess.Popen(["tail", "-F", str(tmp_path / run / "compute_logs" / "step.out")]) for run in (gone.run_id, "another")]
+        time.sleep(0.5)  # a process is a copy of this one until it is tail
+        end_abandoned_runs(instance)
+        assert readers[0].wait(10) == -signal.SIGTERM
+        assert readers[1].poll() is None
+        readers[1].kill()
+        readers[1].wait()
 
 
 def test_a_run_that_waits_for_a_pool_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

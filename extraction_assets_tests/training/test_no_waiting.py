@@ -14,6 +14,7 @@ from extraction_assets.model.attention import attend_within_pages
 from extraction_assets.model.base import load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.fused import fuse
+from extraction_assets.model.kept_pages import OwnPages
 from extraction_assets.model.last_layer import narrow_last_layer
 from extraction_assets.model.lora import add_lora
 from extraction_assets.model.packing import Pack, pack
@@ -50,7 +51,7 @@ def _prepared(folder: Path, settings: TrainingSettings) -> tuple[PeftModel, Visu
     fuse(model)
     narrow_last_layer(model)
     recompute_in_backward(model, settings.recompute)
-    memory = VisualMemory(base.model, 10**9)
+    memory = VisualMemory(base.model, OwnPages(10**9))
     model.train()
     return model, memory, pack(pages, base.format.pages.merge)
 

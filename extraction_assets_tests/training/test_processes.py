@@ -36,6 +36,7 @@ from extraction_assets.training.zero import STAGES
 from extraction_assets_tests.model.pages import write_split
 from extraction_assets_tests.training.conftest import SETTINGS, Data
 
+WEIGHTS = "adapter_model.safetensors"
 STEPS = SETTINGS.model_copy(update={"dropout": 0.0, "max_steps": 5})
 """of 4, 4, 2, 4, 4 examples"""
 UNEVEN = STEPS.model_copy(update={"effective_batch": 3, "pack_tokens": 1, "max_steps": 4})
@@ -74,6 +75,7 @@ def _jobs(data: Data, folder: Path) -> dict[str, TrainingJob]:
     bits_16 = STEPS.model_copy(update={"precision": "bfloat16", "val_answers": 2, "max_target_tokens": 40, "max_steps": 3})
     return {
         "even": data.job(folder / "even", STEPS),
+        "forgetful": data.job(folder / "forgetful", STEPS).model_copy(update={"visual_memory": 0}),
         "uneven": data.job(folder / "uneven", UNEVEN),
         "answers": one_val_page.job(folder / "answers", answered),
         "16 bits": data.job(folder / "16 bits", bits_16),
@@ -114,6 +116,9 @@ def test_two_processes_learn_what_one_learns_and_go_on_where_others_were_killed(
         _require_same_learning(by_one[name], two[name], name)
         manifest = verify_adapter(Path(two[name].output))
         assert (manifest.processes, manifest.sharding) == (2, LAYOUTS[layout].sharding)
+    # pages that the other process saw in the first epoch are not another's pages in the second
+    assert (Path(two["forgetful"].output) / WEIGHTS).read_bytes() == (Path(two["even"].output) / WEIGHTS).read_bytes()
+    assert not any((Path(job.work) / setup.SEEN_PAGES).exists() for job in two.values())
     assert _state(two["answers"])["val_answers"] == _state(by_one["answers"])["val_answers"]  # each page counted once
     for job in (by_one["16 bits"], two["16 bits"]):
         assert {weights.dtype for weights in load_file(Path(job.output) / "adapter_model.safetensors").values()} == {torch.float32}
@@ -161,7 +166,8 @@ def _killed_run(job: TrainingJob, layout: str | None) -> TrainingJob:
         assert any("step 3/5, val" in line for line in process.stderr)
         launcher = psutil.Process(process.pid)
         for each in (launcher, *launcher.children(recursive=True)):
-            each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a helper that has just ended
+                each.kill()
         process.stderr.read()
     assert not Path(job.output).exists()
     return job

@@ -12,6 +12,7 @@ import torch
 from extraction_assets.model.base import Base, load_base
 from extraction_assets.model.encoding import PageEncoder
 from extraction_assets.model.examples import read_examples
+from extraction_assets.model.kept_pages import KeptPages, OwnPages, SharedPages
 from extraction_assets.model.packing import Pack, pack
 from extraction_assets.model.visual_memory import VisualMemory
 from extraction_assets.training import feed, run
@@ -51,7 +52,7 @@ def test_a_pack_with_and_without_pixels_has_the_same_loss(data: Data, base: Base
     model = load_base(data.base, dtype=torch.float32).model
     pages = [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in read_examples(data.train)[:3]]
     stock = response_loss(model, pack(pages))
-    memory = VisualMemory(model, 10**9)
+    memory = VisualMemory(model, OwnPages(10**9))
     with memory.pages_of(pack(pages[:2]), keep=True):
         response_loss(model, pack(pages[:2]))
     assert [page.id in memory for page in pages] == [True, True, False]
@@ -78,7 +79,7 @@ def test_a_page_seen_ahead_is_the_page_seen_in_its_step(data: Data, base: Base, 
         return real(*arguments, **options)
 
     model.model.get_image_features = counted
-    memory = VisualMemory(model, 10**9)
+    memory = VisualMemory(model, OwnPages(10**9))
     with memory.pages_of(packed, keep=False):
         in_step = response_loss(model, packed)
     assert seen == 2
@@ -92,6 +93,42 @@ def test_a_page_seen_ahead_is_the_page_seen_in_its_step(data: Data, base: Base, 
     with memory.pages_of(packed, keep=False):  # what was seen ahead served once
         response_loss(model, packed)
     assert seen == 6
+
+
+def test_pages_of_a_folder_serve_every_process_that_knows_it(data: Data, base: Base, encoder: PageEncoder, tmp_path: Path) -> None:
+    pages = [encoder.page(e.id, e.image.read_bytes(), e.instruction, e.target) for e in read_examples(data.train)[:2]]
+    losses = []
+    for _ in range(2):  # the second has not seen the pages, and gets none to see
+        model = load_base(data.base, dtype=torch.float32).model
+        memory = VisualMemory(model, SharedPages(tmp_path, 10**9))
+        packed = pack([type(p)(p.id, p.text, encoder.no_patches) if p.id in memory else p for p in pages])
+        with memory.pages_of(packed, keep=True):
+            losses.append(response_loss(model, packed))
+    assert packed.patches == (0, 0)
+    assert torch.equal(*losses)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors"] * 2
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+def test_no_more_is_kept_than_the_budget_and_nothing_is_dropped(tmp_path: Path, kind: str) -> None:
+    kept: KeptPages = OwnPages(4000) if kind == "own" else SharedPages(tmp_path, 4000)
+    page = (torch.ones(10, 20), torch.zeros(10, 20, dtype=torch.bfloat16))  # 1,200 bytes
+    for name in ("a/b", "ä", "c", "d"):
+        kept.put(name, page)
+    assert [name in kept for name in ("a/b", "ä", "c", "d", "e")] == [True, True, True, False, False]
+    found = kept.get("ä")
+    assert found is not None
+    assert all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in zip(found, page, strict=True))
+    assert kept.get("d") is None
+    kept.put("e", tuple(part[:2] for part in page))  # there is room for that one
+    assert "e" in kept
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    kept = SharedPages(tmp_path / "gone", 10**9)
+    kept.put("a", (torch.ones(2, 2),))
+    assert "a" not in kept
+    assert kept.get("a") is None
 
 
 def test_training_sees_pages_ahead_in_its_own_precision(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
