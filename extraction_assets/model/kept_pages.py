@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from extraction_assets.store import TEMPORARY_PREFIX, digest_bytes
 
+_SPARE = 2**30
+"""bytes of a disk that are left to others"""
 KeptPage = tuple[torch.Tensor, ...]
 """(visual tokens, hidden): the merged output, then one per deepstack layer; on the host"""
 
@@ -66,12 +69,14 @@ class SharedPages:
         size = sum(part.nbytes for part in page)
         if size > self._room or example in self:
             return
-        self._room -= size
         path = self._path(example)
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{threading.get_ident()}-{path.name}")
         try:
+            if shutil.disk_usage(self._folder).free < size + _SPARE:
+                raise OSError("checkpoints need what is left")
             save_file({str(number): part.detach().contiguous() for number, part in enumerate(page)}, temporary)
             os.replace(temporary, path)
+            self._room -= size
         except (OSError, SafetensorError):  # a full disk, say: from now on nothing is kept, and pages are seen again
             self._room = 0
             temporary.unlink(missing_ok=True)
