@@ -71,7 +71,8 @@ def training_assets(automation: AutomationSettings) -> list[dg.AssetsDefinition]
         pool=TRAINING_POOL,
         automation_condition=on_change(),
         retry_policy=dg.RetryPolicy(max_retries=1, delay=10),
-        description="LoRA weights of the language model's linears, trained in a process of its own; a killed run resumes at its last checkpoint.",
+        description="LoRA weights of the language model's linears, trained in a process of its own; a killed run resumes at its last checkpoint. "
+        "Or those that another trainer made of an export (`extraction adopt`), until the plan changes.",
         owners=OWNERS,
         kinds={"pytorch", "huggingface"},
         code_version="2",
