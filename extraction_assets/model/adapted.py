@@ -50,7 +50,7 @@ def joined(layers: Sequence[LoraLayer], states: Tensor) -> tuple[Tensor, ...] | 
 def _adapter_of(layer: Any) -> str | None:
     """The one that is active, where it is all that there is to say of the layer."""
     base: Any = getattr(layer, "base_layer", None)
-    if type(base) is not nn.Linear and not _is_spelled_out(base):
+    if type(base) is not nn.Linear and not _can_be_spelled_out(base):
         return None
     if base.bias is not None or layer.lora_variant or layer.disable_adapters or layer.merged:
         return None
@@ -60,7 +60,7 @@ def _adapter_of(layer: Any) -> str | None:
     return None if isinstance(dropout, nn.Dropout) and dropout.p > 0 and dropout.training else str(name)
 
 
-def _is_spelled_out(base: Any) -> bool:
+def _can_be_spelled_out(base: Any) -> bool:
     """A weight in 4 bits, in the order in which it was quantized: model.base.load_base."""
     return (
         is_four_bit(base) and base.weight.quant_state is not None and not getattr(base.weight.quant_state, "packing_format_for_cpu", False)

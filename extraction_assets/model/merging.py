@@ -88,9 +88,8 @@ def _merge_file(source: Path, target: Path, adapters: Mapping[str, LinearAdapter
         raise InputError(str(source), f"cannot be read: {error}", do="Restore the base") from None
     for name in adapters.keys() & set(names):
         weight, adapter = tensors[name], adapters[name]
-        shape = (adapter.up.shape[0], adapter.down.shape[1])
-        if weight.shape != shape:
-            found = f"{name} is {tuple(weight.shape)}, its adapter {shape}"
+        if weight.shape != adapter.shape:
+            found = f"{name} is {tuple(weight.shape)}, its adapter {adapter.shape}"
             raise InputError(str(source), found, do="Merge into the base that the adapter was trained on, not a 4-bit copy of it")
         exact = adapter.merged(weight)
         rounded = exact.to(weight.dtype)
